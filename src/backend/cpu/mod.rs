@@ -1,0 +1,85 @@
+//! The fast native path: f32, SIMD chosen at run time, one worker per core.
+
+pub mod simd;
+
+use super::host::{Buffer, HostBackend, Pool};
+use simd::Isa;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The f32 CPU backend.
+///
+/// Every op gives the same bits for any number of threads, any batch and AVX2 or AVX-512: a reduction is never split
+/// between tasks, and its order depends on the extents of one sample only.
+pub struct Cpu {
+    pool: Arc<Pool<f32>>,
+    threads: rayon::ThreadPool,
+    scratch: Vec<Mutex<Buffer<f32>>>,
+    isa: Isa,
+    options: Options,
+}
+
+/// How a [`Cpu`] is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Worker threads; 0 is one per core.
+    pub threads: usize,
+    /// The instruction set; detected by default.
+    pub isa: Isa,
+    /// Trade speed for memory: smaller Winograd tiles, whose packed weights take less than half.
+    pub low_memory: bool,
+    /// Fill fresh arrays with NaN (tests).
+    pub poison: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { threads: 0, isa: Isa::detect(), low_memory: false, poison: false }
+    }
+}
+
+impl Cpu {
+    /// A backend with its own worker threads.
+    ///
+    /// # Errors
+    /// When the threads cannot be started.
+    pub fn new(options: Options) -> crate::Result<Self> {
+        let threads = rayon::ThreadPoolBuilder::new()
+            .num_threads(options.threads)
+            .thread_name(|i| format!("diem-cpu-{i}"))
+            .build()
+            .map_err(|e| crate::Error::Device(format!("cannot start worker threads: {e}")))?;
+        let scratch = (0..threads.current_num_threads()).map(|_| Mutex::new(Buffer::zeros(0))).collect();
+        Ok(Self { pool: Pool::new(options.poison), threads, scratch, isa: options.isa, options })
+    }
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+    /// The options that it was made with.
+    pub fn options(&self) -> Options {
+        self.options
+    }
+    /// The number of workers.
+    pub fn threads(&self) -> usize {
+        self.scratch.len()
+    }
+    /// Runs `f` once on every worker, each with its own scratch of `len` floats that persists between calls; `f` takes
+    /// its share of the work from a counter of the caller's.
+    pub fn each_worker(&self, len: usize, f: impl Fn(&mut [f32]) + Sync) {
+        self.threads.broadcast(|worker| {
+            let mut scratch = self.scratch[worker.index()].lock().unwrap_or_else(PoisonError::into_inner);
+            if scratch.len() < len {
+                *scratch = Buffer::zeros(len);
+            }
+            f(&mut scratch[..len]);
+        });
+    }
+}
+
+impl HostBackend for Cpu {
+    type Elem = f32;
+    const NAME: &'static str = "cpu";
+    fn pool(&self) -> &Arc<Pool<f32>> {
+        &self.pool
+    }
+}

@@ -1,0 +1,177 @@
+//! What a device is to the rest of the crate: arrays of real numbers, and the ops on them.
+//!
+//! [`Backend`] itself only makes, fills and reads arrays. What can be computed with them is declared op by op in
+//! [`crate::ops`]; a type that implements all of those traits is [`crate::ops::Ops`], and networks, samplers and
+//! solvers are written once, generic over it.
+
+pub mod cpu;
+pub mod host;
+pub mod reference;
+
+use crate::Result;
+
+/// A real number that a host array may hold: `f32` or `f64`.
+pub trait Real: num_traits::Float + bytemuck::Pod + Default + Send + Sync + std::fmt::Debug + std::iter::Sum {
+    /// The nearest value of this type.
+    fn of(x: f64) -> Self;
+    /// The exact value as f64.
+    fn f64(self) -> f64;
+}
+
+macro_rules! real {
+    ($t:ty) => {
+        impl Real for $t {
+            #[inline(always)]
+            fn of(x: f64) -> Self {
+                x as $t
+            }
+            #[inline(always)]
+            fn f64(self) -> f64 {
+                self as f64
+            }
+        }
+    };
+}
+real!(f32);
+real!(f64);
+
+/// Extents of an activation (N, H, W, C), stored row-major, channels innermost.
+///
+/// A vector (N, D) is (N, 1, 1, D); per-sample scalars are (N, 1, 1, 1); tokens (N, T, C) are pixels with T = H W.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// Samples.
+    pub n: usize,
+    /// Rows of pixels.
+    pub h: usize,
+    /// Columns of pixels.
+    pub w: usize,
+    /// Channels.
+    pub c: usize,
+}
+
+impl Shape {
+    /// (N, H, W, C).
+    pub const fn new(n: usize, h: usize, w: usize, c: usize) -> Self {
+        Self { n, h, w, c }
+    }
+    /// A batch of vectors (N, D).
+    pub const fn rows(n: usize, d: usize) -> Self {
+        Self::new(n, 1, 1, d)
+    }
+    /// A flat array of `len` numbers (parameters).
+    pub const fn flat(len: usize) -> Self {
+        Self::new(1, 1, 1, len)
+    }
+    /// The number of elements, N H W C.
+    pub const fn len(self) -> usize {
+        self.n * self.h * self.w * self.c
+    }
+    /// Whether it holds no element.
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+    /// Elements per sample, D = H W C.
+    pub const fn row(self) -> usize {
+        self.h * self.w * self.c
+    }
+    /// Pixels per sample, T = H W.
+    pub const fn pixels(self) -> usize {
+        self.h * self.w
+    }
+    /// The same pixels with `c` channels.
+    pub const fn with_c(self, c: usize) -> Self {
+        Self { c, ..self }
+    }
+    /// The same extents for `n` samples.
+    pub const fn with_n(self, n: usize) -> Self {
+        Self { n, ..self }
+    }
+}
+
+impl std::fmt::Debug for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "({}, {}, {}, {})", self.n, self.h, self.w, self.c)
+    }
+}
+
+/// A device array: it knows its extents, and gives its memory back to the backend's pool when dropped.
+pub trait Array: Send + Sync + Sized {
+    /// Its extents.
+    fn shape(&self) -> Shape;
+    /// The same elements under other extents of equal length.
+    fn reshape(self, shape: Shape) -> Self;
+}
+
+/// What the pool of a backend has handed out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryStats {
+    /// Bytes in use now.
+    pub live: usize,
+    /// Bytes held, in use or free for reuse.
+    pub held: usize,
+    /// Largest `held` so far.
+    pub peak: usize,
+    /// Requests that found nothing to reuse: constant from the second step of a sampler on.
+    pub fresh: usize,
+}
+
+/// A device: arrays, and memory for them.
+///
+/// Work may be queued: an op returns before it is done, and an error of the device is latched and reported by the next
+/// [`Backend::download`] or [`Backend::finish`], so that ops themselves return plain arrays. Wrong extents are a bug of
+/// the caller and panic; whatever a user can get wrong is checked before, where files and options are read.
+pub trait Backend: Send + Sync + Sized + 'static {
+    /// A device array.
+    type Tensor: Array;
+
+    /// "reference", "cpu", "cuda:0": for messages and reports.
+    fn name(&self) -> String;
+    /// An array with unspecified contents (NaN when the pool poisons, as in tests).
+    fn alloc(&self, shape: Shape) -> Self::Tensor;
+    /// An array with the given elements, rounded to the backend's precision.
+    fn upload<T: Real>(&self, shape: Shape, host: &[T]) -> Self::Tensor;
+    /// Waits, and reads all elements; the length must agree.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] when the device has failed since the last check.
+    fn download<T: Real>(&self, x: &Self::Tensor, host: &mut [T]) -> Result<()>;
+    /// A copy.
+    fn copy(&self, x: &Self::Tensor) -> Self::Tensor;
+    /// Sets every element.
+    fn fill(&self, x: &mut Self::Tensor, value: f64);
+    /// Waits for all queued work.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] when the device has failed since the last check.
+    fn finish(&self) -> Result<()>;
+    /// What the pool has handed out.
+    fn memory(&self) -> MemoryStats;
+
+    /// An array of zeros.
+    fn zeros(&self, shape: Shape) -> Self::Tensor {
+        let mut x = self.alloc(shape);
+        self.fill(&mut x, 0.0);
+        x
+    }
+    /// All elements, as f64.
+    ///
+    /// # Errors
+    /// As [`Backend::download`].
+    fn to_vec(&self, x: &Self::Tensor) -> Result<Vec<f64>> {
+        let mut host = vec![0.0; x.shape().len()];
+        self.download(x, &mut host)?;
+        Ok(host)
+    }
+}
+
+/// How much of a forward pass is kept for what follows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keep {
+    /// Nothing: only the value is wanted.
+    Nothing,
+    /// What the VJP with respect to the input needs.
+    Input,
+    /// What the VJPs with respect to input and parameters need.
+    All,
+}

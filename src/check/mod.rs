@@ -1,0 +1,1 @@
+//! The op registry: one case per op serves correctness (finite differences, other backends) and timing.

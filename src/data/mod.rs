@@ -1,0 +1,1 @@
+//! Files: arrays (npy, npz), observations, checkpoints, images.

@@ -1,0 +1,1 @@
+//! The exact denoiser of a Gaussian prior with DPLR covariance: a network without weights.

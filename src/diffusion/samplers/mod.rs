@@ -1,0 +1,1 @@
+//! Reverse steps: DDPM, DDIM, predictor-corrector, 2M and 2M-SDE, one per file.

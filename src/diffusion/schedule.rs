@@ -1,0 +1,1 @@
+//! The noise schedule: σ_t and the time grid.

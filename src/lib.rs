@@ -1,0 +1,25 @@
+//! `diem`: diffusion priors from corrupted observations only, and fast posterior sampling with them.
+//!
+//! The layers, from the bottom up; each depends only on those above it in this list:
+//!
+//! - [`backend`]: device arrays, memory pool, threads. `reference` (f64 loops, the definition) and `cpu` (f32, fast).
+//! - [`ops`]: one folder per operation: its contract (a trait), its reference and its fast implementation.
+//! - [`nn`]: parameters, blocks, the U-Net and the MLP, with explicit forward and VJP.
+//! - [`diffusion`]: noise schedule, Philox noise, denoisers, samplers.
+//! - [`operators`]: what was measured: the map A and its adjoint.
+//! - [`posterior`]: moment matching posterior sampling (MMPS), its solvers and covariances.
+//! - [`data`], [`check`], [`cli`]: files, self-tests and timings, the command line.
+#![warn(missing_docs)]
+
+pub mod backend;
+pub mod check;
+pub mod cli;
+pub mod data;
+pub mod diffusion;
+pub mod error;
+pub mod nn;
+pub mod operators;
+pub mod ops;
+pub mod posterior;
+
+pub use error::{Error, Result};

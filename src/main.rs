@@ -1,0 +1,4 @@
+//! The `diem` command.
+fn main() -> std::process::ExitCode {
+    diem::cli::main()
+}

@@ -1,0 +1,1 @@
+//! attention: the fast CPU form.

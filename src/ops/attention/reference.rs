@@ -1,0 +1,1 @@
+//! attention: the f64 definition.

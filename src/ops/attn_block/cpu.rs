@@ -1,0 +1,1 @@
+//! attn_block: the fast CPU form.

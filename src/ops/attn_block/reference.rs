@@ -1,0 +1,1 @@
+//! attn_block: the definition is the composition of the fine ops.

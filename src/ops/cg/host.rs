@@ -1,0 +1,1 @@
+//! cg: one generic form for the host backends.

@@ -1,0 +1,40 @@
+//! The folded conjugate gradient iteration (Hestenes and Stiefel, 1952), one system per sample.
+//!
+//! Every iterate of CG on (Σ_y + σ² A Jᵀ Aᵀ) v = r_0 is v = Σ α_i p_i, and each iteration computes g_i = Jᵀ Aᵀ p_i anyway.
+//! So Jᵀ Aᵀ v = Σ α_i g_i =: s comes without a further VJP, and v itself is never formed.
+
+mod host;
+
+use crate::backend::Backend;
+
+/// Where the solves of a batch stand.
+pub struct CgState<B: Backend> {
+    /// (N, ..) residuals, shape of the measurement.
+    pub r: B::Tensor,
+    /// (N, ..) search directions.
+    pub p: B::Tensor,
+    /// (N, ..) Σ α_i g_i, shape of the image.
+    pub s: B::Tensor,
+    /// (N, 1, 1, 1) <r, r>.
+    pub rr: B::Tensor,
+    /// (N, 1, 1, 1) <r, r> at the start.
+    pub rr_start: B::Tensor,
+    /// (N, 1, 1, 1) [`RUNNING`], [`CONVERGED`] or [`BREAKDOWN`].
+    pub status: B::Tensor,
+}
+
+/// The sample still iterates.
+pub const RUNNING: f64 = 0.0;
+/// <r, r> ≤ rtol² <r_0, r_0>: from then on α = 0.
+pub const CONVERGED: f64 = 1.0;
+/// <p, q> was not positive and finite before convergence: the sample stopped there.
+pub const BREAKDOWN: f64 = 2.0;
+
+/// The scalar work of an iteration, without a host synchronisation.
+pub trait ConjugateGradient: Backend {
+    /// r = p = `residual`, s = 0 of extents `image`, status [`RUNNING`], or [`CONVERGED`] where <r, r> = 0.
+    fn cg_start(&self, residual: Self::Tensor, image: crate::backend::Shape) -> CgState<Self>;
+    /// For each running sample, with q = Σ_y p + σ² A g: α = <r, r>/<p, q>; s += α g; r -= α q; β = <r, r>'/<r, r>;
+    /// p = r + β p; then it has converged if <r, r>' ≤ rtol² <r_0, r_0>. A sample that does not run keeps all its bits.
+    fn cg_update(&self, state: &mut CgState<Self>, g: &Self::Tensor, q: &Self::Tensor, rtol: f64);
+}

@@ -1,0 +1,1 @@
+//! channel_norm: the fast CPU form.

@@ -1,0 +1,1 @@
+//! concat: one generic form for the host backends.

@@ -1,0 +1,1 @@
+//! conv2d: the f64 definition.

@@ -1,0 +1,1 @@
+//! dense: one generic form for the host backends.

@@ -1,0 +1,1 @@
+//! dplr: one generic form for the host backends.

@@ -1,0 +1,1 @@
+//! gated_residual: the f64 definition.

@@ -1,0 +1,1 @@
+//! linear: the fast CPU form.

@@ -1,0 +1,1 @@
+//! linear: the f64 definition.

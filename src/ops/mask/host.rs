@@ -1,0 +1,1 @@
+//! mask: one generic form for the host backends.

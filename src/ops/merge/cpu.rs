@@ -1,0 +1,1 @@
+//! merge: the fast CPU form.

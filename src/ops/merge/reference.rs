@@ -1,0 +1,1 @@
+//! merge: the definition is the composition of the fine ops.

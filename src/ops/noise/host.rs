@@ -1,0 +1,1 @@
+//! noise: one generic form for the host backends.

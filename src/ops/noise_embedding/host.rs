@@ -1,0 +1,1 @@
+//! noise_embedding: one generic form for the host backends.

@@ -1,0 +1,1 @@
+//! patch: one generic form for the host backends.

@@ -1,0 +1,1 @@
+//! precondition: one generic form for the host backends.

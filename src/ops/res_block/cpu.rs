@@ -1,0 +1,1 @@
+//! res_block: the fast CPU form.

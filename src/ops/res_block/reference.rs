@@ -1,0 +1,1 @@
+//! res_block: the definition is the composition of the fine ops.

@@ -1,0 +1,1 @@
+//! silu: the fast CPU form.

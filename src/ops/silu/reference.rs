@@ -1,0 +1,1 @@
+//! silu: the f64 definition.

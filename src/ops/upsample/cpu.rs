@@ -1,0 +1,1 @@
+//! upsample: the fast CPU form.

@@ -1,0 +1,1 @@
+//! upsample: the f64 definition.

@@ -1,0 +1,1 @@
+//! vector: one generic form for the host backends.

@@ -1,0 +1,29 @@
+//! Arithmetic on batches of vectors: what samplers and solvers are made of.
+
+mod host;
+
+use crate::backend::Backend;
+
+/// Rows are samples: an array (N, H, W, C) is N vectors of D = H W C. Dots accumulate in f64 in one fixed order that depends
+/// on D alone. A scalar array is (R, 1, 1, 1), R = 1 (shared) or N.
+pub trait Vector: Backend {
+    /// Σ_i a_i x_i, all of one shape, summed from left to right.
+    fn linear_combination(&self, terms: &[(f64, &Self::Tensor)]) -> Self::Tensor;
+    /// y += x.
+    fn add_assign(&self, y: &mut Self::Tensor, x: &Self::Tensor);
+    /// y_n += scale a_n x_n.
+    fn row_axpy(&self, y: &mut Self::Tensor, scale: f64, a: &Self::Tensor, x: &Self::Tensor);
+    /// a_n x_n.
+    fn row_scale(&self, x: &Self::Tensor, a: &Self::Tensor) -> Self::Tensor;
+    /// x y, elementwise; y may have one row, one channel or both for all.
+    fn multiply(&self, x: &Self::Tensor, y: &Self::Tensor) -> Self::Tensor;
+    /// <x_n, y_n>, (N, 1, 1, 1).
+    fn row_dot(&self, x: &Self::Tensor, y: &Self::Tensor) -> Self::Tensor;
+    /// For every sample, whether all its elements are finite.
+    ///
+    /// # Errors
+    /// As [`Backend::download`].
+    fn rows_finite(&self, x: &Self::Tensor) -> crate::Result<Vec<bool>>;
+    /// Rows `index` of `x`: (index.len(), H, W, C).
+    fn gather_rows(&self, x: &Self::Tensor, index: &[usize]) -> Self::Tensor;
+}

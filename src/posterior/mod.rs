@@ -1,0 +1,1 @@
+//! Posterior denoisers, E[x | x_t, y]: MMPS with its solvers and covariances.
