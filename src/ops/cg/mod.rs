@@ -29,6 +29,8 @@ pub const RUNNING: f64 = 0.0;
 pub const CONVERGED: f64 = 1.0;
 /// <p, q> was not positive and finite before convergence: the sample stopped there.
 pub const BREAKDOWN: f64 = 2.0;
+/// The number of different statuses.
+pub const STATUSES: usize = 3;
 
 /// The scalar work of an iteration, without a host synchronisation.
 pub trait ConjugateGradient: Backend {
@@ -37,4 +39,6 @@ pub trait ConjugateGradient: Backend {
     /// For each running sample, with q = Σ_y p + σ² A g: α = <r, r>/<p, q>; s += α g; r -= α q; β = <r, r>'/<r, r>;
     /// p = r + β p; then it has converged if <r, r>' ≤ rtol² <r_0, r_0>. A sample that does not run keeps all its bits.
     fn cg_update(&self, state: &mut CgState<Self>, g: &Self::Tensor, q: &Self::Tensor, rtol: f64);
+    /// tally\[n, status_n\] += 1, for `tally` (N, 1, 1, [`STATUSES`]): how the solves of each sample ended, over many solves.
+    fn cg_tally(&self, tally: &mut Self::Tensor, status: &Self::Tensor);
 }
