@@ -1,6 +1,10 @@
 //! Standard normal numbers that depend on what they are for, not on when or where they are drawn.
 
 mod host;
+mod normal;
+mod philox;
+
+pub use philox::philox4x32;
 
 use crate::backend::{Backend, Shape};
 
@@ -50,6 +54,7 @@ impl Stream {
     }
     /// The same for `step` and `correction`.
     pub fn at(self, step: usize, correction: usize) -> Self {
+        assert!(step.max(correction) < 1 << 16, "step {step}, correction {correction}: 16 bits each");
         Self { step: step as u32, correction: correction as u32, ..self }
     }
 }

@@ -1,6 +1,6 @@
 //! Arithmetic on batches of vectors: what samplers and solvers are made of.
 
-mod host;
+pub(crate) mod host;
 
 use crate::backend::Backend;
 
@@ -9,9 +9,9 @@ use crate::backend::Backend;
 pub trait Vector: Backend {
     /// Σ_i a_i x_i, all of one shape, summed from left to right.
     fn linear_combination(&self, terms: &[(f64, &Self::Tensor)]) -> Self::Tensor;
-    /// y += x.
+    /// y += x; x may have one row for all.
     fn add_assign(&self, y: &mut Self::Tensor, x: &Self::Tensor);
-    /// y_n += scale a_n x_n.
+    /// y_n += scale a_n x_n; where a_n = 0 the row keeps its bits, whatever x_n is.
     fn row_axpy(&self, y: &mut Self::Tensor, scale: f64, a: &Self::Tensor, x: &Self::Tensor);
     /// a_n x_n.
     fn row_scale(&self, x: &Self::Tensor, a: &Self::Tensor) -> Self::Tensor;
