@@ -4,6 +4,8 @@ pub mod simd;
 
 use super::host::{Buffer, HostBackend, Pool};
 use simd::Isa;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The f32 CPU backend.
@@ -41,8 +43,11 @@ impl Cpu {
     /// A backend with its own worker threads.
     ///
     /// # Errors
-    /// When the threads cannot be started.
+    /// When the machine lacks the instruction set, or the threads cannot be started.
     pub fn new(options: Options) -> crate::Result<Self> {
+        if !options.isa.available() {
+            return Err(crate::Error::Unsupported(format!("this machine has no {:?}", options.isa)));
+        }
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads)
             .thread_name(|i| format!("diem-cpu-{i}"))
@@ -73,6 +78,50 @@ impl Cpu {
             }
             f(&mut scratch[..len]);
         });
+    }
+}
+
+/// The tasks of an op, 0 .. count, handed out to whichever worker asks next.
+pub(crate) struct Tasks {
+    next: AtomicUsize,
+    count: usize,
+}
+
+impl Tasks {
+    /// `count` tasks.
+    pub fn new(count: usize) -> Self {
+        Self { next: AtomicUsize::new(0), count }
+    }
+    /// One that nobody has taken yet.
+    #[inline]
+    pub fn take(&self) -> Option<usize> {
+        let task = self.next.fetch_add(1, Ordering::Relaxed);
+        (task < self.count).then_some(task)
+    }
+}
+
+/// An array that several workers write disjoint parts of.
+#[derive(Clone, Copy)]
+pub(crate) struct SharedMut<'a> {
+    start: *mut f32,
+    array: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: it is a pointer into an exclusively borrowed array; whoever writes through it sees to it that no element is
+// accessed by two workers.
+unsafe impl Send for SharedMut<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for SharedMut<'_> {}
+
+impl<'a> SharedMut<'a> {
+    /// All of `array`.
+    pub fn new(array: &'a mut [f32]) -> Self {
+        Self { start: array.as_mut_ptr(), array: PhantomData }
+    }
+    /// A pointer to its first element, valid for the whole array.
+    #[inline(always)]
+    pub fn ptr(self) -> *mut f32 {
+        self.start
     }
 }
 
