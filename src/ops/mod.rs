@@ -97,3 +97,9 @@ impl<B> Ops for B where
         + Vector
 {
 }
+
+/// The reference is complete: this fails to compile when it lacks an op.
+const _: fn() = || {
+    fn complete<B: Ops>() {}
+    complete::<crate::backend::reference::Reference>();
+};
