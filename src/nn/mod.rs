@@ -1,6 +1,24 @@
 //! Networks: explicit forward, what it saves, and the VJP, generic over the backend.
 
+mod blocks;
+pub mod config;
+mod flops;
+mod init;
+mod layers;
+mod mlp;
+pub mod params;
+mod unet;
+
+pub use config::{MlpConfig, UNetConfig};
+pub use flops::Flops;
+pub use init::initial;
+pub use mlp::Mlp;
+pub use params::{Grads, Layout, ParamId, Params};
+pub use unet::UNet;
+
+use crate::Result;
 use crate::backend::{Backend, Keep};
+use crate::ops::Vector;
 
 /// A noise-conditional network, R^D to R^D for images (N, H, W, C).
 pub trait Network<B: Backend>: Send + Sync {
@@ -21,4 +39,46 @@ pub trait Network<B: Backend>: Send + Sync {
     ) -> (B::Tensor, Option<Self::Saved>);
     /// Jᵀ dy with respect to x.
     fn vjp(&self, backend: &B, condition: &Self::Condition, saved: &Self::Saved, dy: &B::Tensor) -> B::Tensor;
+    /// Jᵀ dy with respect to x, and adds that with respect to the parameters to `grads`; condition and forward kept all.
+    fn vjp_params(
+        &self,
+        backend: &B,
+        condition: &Self::Condition,
+        saved: &Self::Saved,
+        dy: &B::Tensor,
+        grads: &mut Grads<B>,
+    ) -> B::Tensor;
+    /// Where a forward first gives a value that is not finite: a diagnosis, which runs the forward once more.
+    ///
+    /// # Errors
+    /// When the device has failed.
+    fn locate_nonfinite(&self, backend: &B, x: &B::Tensor, condition: &Self::Condition) -> Result<Option<NonFinite>>;
+}
+
+/// A layer's output that is not finite.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NonFinite {
+    /// The layer's name, as in its parameters' names; "input" for the network's input.
+    pub layer: String,
+    /// The sample's index in the batch.
+    pub sample: usize,
+}
+
+/// The first output, in the order of computation, that is not finite. `run` does a forward that shows every layer's
+/// output to the probe that it is given.
+fn first_nonfinite<B: Vector>(
+    backend: &B,
+    x: &B::Tensor,
+    run: impl FnOnce(&mut dyn FnMut(&str, &B::Tensor)),
+) -> Result<Option<NonFinite>> {
+    let mut found = Ok(None);
+    let mut probe = |layer: &str, y: &B::Tensor| {
+        if matches!(found, Ok(None)) {
+            let sample = backend.rows_finite(y).map(|finite| finite.iter().position(|finite| !finite));
+            found = sample.map(|sample| sample.map(|sample| NonFinite { layer: layer.to_owned(), sample }));
+        }
+    };
+    probe("input", x);
+    run(&mut probe);
+    found
 }
