@@ -1,8 +1,11 @@
 //! The fast native path: f32, SIMD chosen at run time, one worker per core.
 
+pub(crate) mod lanes;
 pub mod simd;
 
-use super::host::{Buffer, HostBackend, Pool};
+use super::host::{Buffer, HostBackend, HostTensor, Pool};
+use super::{Array, Backend, Shape};
+use rayon::prelude::*;
 use simd::Isa;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -79,6 +82,28 @@ impl Cpu {
             f(&mut scratch[..len]);
         });
     }
+    /// Adds to the columns of `target`, (R, 1, 1, ..) with R = 1 or `n`, what `f` sums over each sample; the samples in
+    /// order when they share a row.
+    pub(crate) fn add_sample_sums(
+        &self,
+        n: usize,
+        columns: std::ops::Range<usize>,
+        target: &mut HostTensor<f32>,
+        f: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        let mut sums = self.zeros(Shape::rows(n, columns.len()));
+        self.install(|| sums.par_chunks_mut(columns.len()).enumerate().for_each(|(i, sums)| f(i, sums)));
+        let rows = target.shape().n;
+        for i in 0..n {
+            for (target, sum) in target.row_mut(i % rows)[columns.clone()].iter_mut().zip(sums.row(i)) {
+                *target += sum;
+            }
+        }
+    }
+    /// Runs `f` where rayon's parallel iterators use this backend's workers.
+    pub fn install<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        self.threads.install(f)
+    }
 }
 
 /// The tasks of an op, 0 .. count, handed out to whichever worker asks next.
@@ -104,6 +129,7 @@ impl Tasks {
 #[derive(Clone, Copy)]
 pub(crate) struct SharedMut<'a> {
     start: *mut f32,
+    len: usize,
     array: PhantomData<&'a mut [f32]>,
 }
 
@@ -116,12 +142,25 @@ unsafe impl Sync for SharedMut<'_> {}
 impl<'a> SharedMut<'a> {
     /// All of `array`.
     pub fn new(array: &'a mut [f32]) -> Self {
-        Self { start: array.as_mut_ptr(), array: PhantomData }
+        Self { start: array.as_mut_ptr(), len: array.len(), array: PhantomData }
     }
     /// A pointer to its first element, valid for the whole array.
     #[inline(always)]
     pub fn ptr(self) -> *mut f32 {
         self.start
+    }
+    /// `len` elements from `start`.
+    ///
+    /// # Safety
+    /// No other slice that overlaps this one is alive.
+    ///
+    /// # Panics
+    /// When they are not all in the array.
+    #[inline(always)]
+    pub unsafe fn slice(self, start: usize, len: usize) -> &'a mut [f32] {
+        assert!(start <= self.len && len <= self.len - start, "{len} elements from {start} of {}", self.len);
+        // SAFETY: inside the array; exclusive, as the caller promises.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
 }
 
