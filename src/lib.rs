@@ -8,7 +8,7 @@
 //! - [`diffusion`]: noise schedule, Philox noise, denoisers, samplers.
 //! - [`operators`]: what was measured: the map A and its adjoint.
 //! - [`posterior`]: moment matching posterior sampling (MMPS), its solvers and covariances.
-//! - [`data`], [`check`], [`cli`]: files, self-tests and timings, the command line.
+//! - [`data`]: files. [`run`]: the folder of a sampling run. [`check`]: self-tests and timings. [`cli`]: the command line.
 #![warn(missing_docs)]
 
 pub mod backend;
@@ -21,5 +21,6 @@ pub mod nn;
 pub mod operators;
 pub mod ops;
 pub mod posterior;
+pub mod run;
 
 pub use error::{Error, Result};

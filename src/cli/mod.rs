@@ -1,6 +1,76 @@
-//! The command line.
+//! The command line: one file per command, the options that they share, and how errors are told.
+//!
+//! Exit codes: 0; 1 where a check found a fault; 2 for wrong arguments, files and devices; 3 where samples are not finite.
+
+mod device;
+mod info;
+mod options;
+mod usage;
+
+use crate::{Error, Result};
+use clap::{Parser, Subcommand};
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+/// Diffusion priors from corrupted observations, and fast posterior sampling with them.
+#[derive(Parser, Debug)]
+#[command(name = "diem", version, about, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Show devices, what this build does, and a model's summary
+    Info(info::Args),
+}
+
+/// How a command that did not fail ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Outcome {
+    /// All is well.
+    Done = 0,
+    /// A self-test found a fault.
+    Faulty = 1,
+    /// Some samples are not finite.
+    NonFinite = 3,
+}
+
+/// Wrong arguments, files or devices.
+const REFUSED: u8 = 2;
 
 /// Parses the arguments, runs the command, and gives the exit code.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let Some(line) = usage::line(&e) else {
+                let _ = e.print(); // the help; a closed pipe is no fault
+                return ExitCode::SUCCESS;
+            };
+            return refuse(&line);
+        }
+    };
+    let mut out = std::io::stdout().lock();
+    let result = match cli.command {
+        Command::Info(args) => args.run(&mut out),
+    };
+    match result {
+        Ok(outcome) => ExitCode::from(outcome as u8),
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(e) => refuse(&e.to_string()),
+    }
+}
+
+fn refuse(line: &str) -> ExitCode {
+    let one_line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let _ = writeln!(std::io::stderr(), "error: {one_line}"); // nobody is left to be told
+    ExitCode::from(REFUSED)
+}
+
+/// Prints a line.
+fn say(out: &mut dyn Write, line: impl std::fmt::Display) -> Result<()> {
+    writeln!(out, "{line}").map_err(|e| Error::io("standard output", "write", e))
 }
