@@ -1,6 +1,6 @@
 //! `diem info`: devices, what this build does, a model's summary.
 
-use super::device::{NO_CUDA, instruction_set};
+use super::device::NO_CUDA;
 use super::options::DeviceOptions;
 use super::{Outcome, say};
 use crate::Result;
