@@ -6,6 +6,7 @@
 //! - [`ops`]: one folder per operation: its contract (a trait), its reference and its fast implementation.
 //! - [`nn`]: parameters, blocks, the U-Net and the MLP, with explicit forward and VJP.
 //! - [`diffusion`]: noise schedule, Philox noise, denoisers, samplers.
+//! - [`linalg`]: small dense matrices on the host.
 //! - [`operators`]: what was measured: the map A and its adjoint.
 //! - [`posterior`]: moment matching posterior sampling (MMPS), its solvers and covariances.
 //! - [`data`]: files. [`run`]: the folder of a sampling run. [`check`]: self-tests and timings. [`cli`]: the command line.
@@ -17,6 +18,7 @@ pub mod cli;
 pub mod data;
 pub mod diffusion;
 pub mod error;
+pub mod linalg;
 pub mod nn;
 pub mod operators;
 pub mod ops;

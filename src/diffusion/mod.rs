@@ -2,7 +2,11 @@
 
 pub mod denoiser;
 pub mod gaussian;
+pub mod propagate;
 pub mod samplers;
 pub mod schedule;
 
 pub use denoiser::{Denoiser, Estimator, Prior};
+pub use gaussian::Gaussian;
+pub use samplers::{Plan, Sampler};
+pub use schedule::Schedule;
