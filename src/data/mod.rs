@@ -2,6 +2,7 @@
 
 pub mod array;
 pub mod atomic;
+pub mod checkpoint;
 pub mod npy;
 pub mod npz;
 pub mod rows;
@@ -9,5 +10,6 @@ pub mod rows;
 mod place;
 
 pub use array::{Array, DType, Data};
+pub use checkpoint::Checkpoint;
 pub use npz::{Npz, NpzWriter};
 pub use rows::{NpyReader, NpyWriter};

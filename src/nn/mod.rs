@@ -13,7 +13,7 @@ pub use config::{MlpConfig, UNetConfig};
 pub use flops::Flops;
 pub use init::initial;
 pub use mlp::Mlp;
-pub use params::{Grads, Layout, ParamId, Params};
+pub use params::{Grads, Layout, ParamId, ParamSpec, Params};
 pub use unet::UNet;
 
 use crate::Result;
