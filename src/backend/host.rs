@@ -181,23 +181,6 @@ impl<T: Real> Drop for HostTensor<T> {
     }
 }
 
-/// <x, y> in f64, in eight interleaved partial sums: an order that depends on the length alone, and that vectorises.
-pub fn dot<T: Real>(x: &[T], y: &[T]) -> f64 {
-    assert_eq!(x.len(), y.len(), "dot of vectors of different lengths");
-    let mut lanes = [0.0; 8];
-    let (x_blocks, x_rest) = x.as_chunks::<8>();
-    let (y_blocks, y_rest) = y.as_chunks::<8>();
-    for (x, y) in x_blocks.iter().zip(y_blocks) {
-        for (lane, (x, y)) in lanes.iter_mut().zip(x.iter().zip(y)) {
-            *lane += x.f64() * y.f64();
-        }
-    }
-    for (lane, (x, y)) in lanes.iter_mut().zip(x_rest.iter().zip(y_rest)) {
-        *lane += x.f64() * y.f64();
-    }
-    lanes.iter().sum()
-}
-
 /// A backend whose arrays are host memory. It gets [`Backend`] and the small ops (per-sample vectors, observation
 /// operators, noise) from generic loops, written once in `host.rs` of each op; the heavy ops it implements itself.
 pub trait HostBackend: Send + Sync + Sized + 'static {

@@ -72,6 +72,12 @@ impl<B: Vector> Measurement<B> {
             operator: self.operator.gather(backend, index),
         }
     }
+    /// (Σ_y + A V Aᵀ) p, given w = V Aᵀ p.
+    pub fn covariance_product(&self, backend: &B, p: &B::Tensor, w: &B::Tensor) -> B::Tensor {
+        let mut q = backend.row_scale(p, &self.variance);
+        backend.add_assign(&mut q, &self.operator.forward(backend, w));
+        q
+    }
     /// y - A x.
     pub fn residual(&self, backend: &B, x: &B::Tensor) -> B::Tensor {
         backend.linear_combination(&[(1.0, &self.y), (-1.0, &self.operator.forward(backend, x))])

@@ -1,8 +1,9 @@
 //! cg: one generic form for the host backends.
 
 use super::{BREAKDOWN, CONVERGED, CgState, ConjugateGradient, RUNNING, STATUSES};
-use crate::backend::host::{HostBackend, dot};
+use crate::backend::host::HostBackend;
 use crate::backend::{Array, Backend, Real, Shape};
+use crate::ops::vector::host::dot;
 
 impl<B: HostBackend> ConjugateGradient for B {
     fn cg_start(&self, r: Self::Tensor, image: Shape) -> CgState<Self> {

@@ -1,8 +1,9 @@
 //! dense: one generic form for the host backends.
 
 use super::Dense;
-use crate::backend::host::{HostBackend, dot};
+use crate::backend::host::HostBackend;
 use crate::backend::{Array, Backend, Real, Shape};
+use crate::ops::vector::host::dot;
 
 /// Columns that are summed together, on the stack: long enough to vectorise, and A is read once.
 const BLOCK: usize = 64;

@@ -1,0 +1,138 @@
+//! Which posterior denoiser, with which settings: what a user chooses.
+
+use super::solvers::{Krylov, Solver};
+use super::{Covariance, Diffpir, Dps, Mmps, Posterior, Tmpd, pgdm};
+use crate::backend::Backend;
+use crate::diffusion::samplers::Plan;
+use crate::diffusion::{Denoiser, Gaussian};
+use crate::operators::Measurement;
+use crate::ops::{ConjugateGradient, Dplr, Vector};
+use crate::{Error, Result};
+
+/// How E\[x | x_t, y\] is approximated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Moment matching posterior sampling.
+    #[default]
+    Mmps,
+    /// Diffusion posterior sampling.
+    Dps,
+    /// Pseudoinverse-guided diffusion.
+    Pgdm,
+    /// Tweedie moment projected diffusion.
+    Tmpd,
+    /// Plug-and-play image restoration.
+    Diffpir,
+}
+
+/// The name of a [`Covariance`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CovarianceKind {
+    /// Tweedie's, σ² J.
+    #[default]
+    Tweedie,
+    /// Σ_t = σ² I.
+    Sigma,
+    /// (I + Σ_t⁻¹)⁻¹.
+    Unit,
+    /// (Σ_x⁻¹ + Σ_t⁻¹)⁻¹ of the fitted Gaussian prior.
+    Prior,
+    /// 0.
+    Zero,
+}
+
+/// The method and all that any of them asks for.
+#[derive(Clone, Copy, PartialEq, Debug, serde::Serialize)]
+pub struct Settings {
+    /// The method.
+    pub method: Method,
+    /// The Krylov method of its solves.
+    pub solver: Krylov,
+    /// Iterations of each solve.
+    pub iterations: usize,
+    /// Tolerance of each solve, relative to the first residual.
+    pub rtol: f64,
+    /// V\[x | x_t\] in the system of MMPS.
+    pub covariance: CovarianceKind,
+    /// Strength ζ of DPS.
+    pub zeta: f64,
+    /// Weight λ of the prior in DiffPIR.
+    pub lambda: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            method: Method::default(),
+            solver: Krylov::default(),
+            iterations: 1,
+            rtol: 1e-3,
+            covariance: CovarianceKind::default(),
+            zeta: 1.0,
+            lambda: 10.0,
+        }
+    }
+}
+
+impl Settings {
+    /// Checks the numbers.
+    ///
+    /// # Errors
+    /// When one makes no sense: the option, what it must be, and what it is.
+    pub fn check(&self) -> Result<()> {
+        if self.iterations == 0 {
+            return Err(Error::mismatch("--iterations", "at least 1", 0));
+        }
+        if !(0.0..1.0).contains(&self.rtol) {
+            return Err(Error::mismatch("--rtol", "0 or more and below 1", self.rtol));
+        }
+        for (option, value) in [("--zeta", self.zeta), ("--lambda", self.lambda)] {
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(Error::mismatch(option, "a positive number", value));
+            }
+        }
+        Ok(())
+    }
+    /// The posterior denoiser of `measurement`, whose rows are the samples of the batch, for the steps of `plan`; `prior` is the
+    /// Gaussian that [`CovarianceKind::Prior`] asks for.
+    ///
+    /// # Errors
+    /// Those of [`Settings::check`], and when the prior is needed and missing.
+    pub fn estimator<'a, B, D>(
+        &self,
+        backend: &B,
+        denoiser: &'a D,
+        measurement: &'a Measurement<B>,
+        prior: Option<&'a Gaussian>,
+        plan: &Plan,
+    ) -> Result<Box<dyn Posterior<B> + 'a>>
+    where
+        B: Backend + ConjugateGradient + Dplr + Vector,
+        D: Denoiser<B>,
+    {
+        self.check()?;
+        let solver = Solver { krylov: self.solver, iterations: self.iterations, rtol: self.rtol };
+        Ok(match self.method {
+            Method::Mmps => Box::new(Mmps::new(backend, denoiser, measurement, solver, self.covariance(prior)?)),
+            Method::Dps => Box::new(Dps::new(backend, denoiser, measurement, self.zeta, plan)),
+            Method::Pgdm => Box::new(pgdm(backend, denoiser, measurement, solver)),
+            Method::Tmpd => Box::new(Tmpd::new(backend, denoiser, measurement)),
+            Method::Diffpir => Box::new(Diffpir::new(backend, denoiser, measurement, solver, self.lambda)),
+        })
+    }
+
+    fn covariance<'a>(&self, prior: Option<&'a Gaussian>) -> Result<Covariance<'a>> {
+        Ok(match self.covariance {
+            CovarianceKind::Tweedie => Covariance::Tweedie,
+            CovarianceKind::Sigma => Covariance::Sigma,
+            CovarianceKind::Unit => Covariance::Unit,
+            CovarianceKind::Zero => Covariance::Zero,
+            CovarianceKind::Prior => Covariance::Prior(prior.ok_or_else(|| {
+                let expected = "a model with a fitted Gaussian (tensors mean, diag, factor), or --prior-model";
+                Error::mismatch("--covariance prior", expected, "neither")
+            })?),
+        })
+    }
+}

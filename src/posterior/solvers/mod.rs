@@ -1,0 +1,79 @@
+//! Solvers of the measurement's system, one per sample, folded: with g = Jᵀ Aᵀ p beside every product q = (Σ_y + A V Aᵀ) p,
+//! the solution v = Σ α_i p_i comes as s = Σ α_i g_i = Jᵀ Aᵀ v, and no VJP follows the solve.
+
+mod bicgstab;
+mod cg;
+mod gmres;
+
+use crate::Result;
+use crate::backend::{Backend, Shape};
+use crate::ops::{ConjugateGradient, Vector};
+
+/// Which Krylov method.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Krylov {
+    /// Conjugate gradient, for a symmetric positive system: k products for k iterations, no host synchronisation.
+    #[default]
+    Cg,
+    /// Generalised minimal residual, for any system: k products for k iterations.
+    Gmres,
+    /// Stabilised biconjugate gradient, for any system: 2k products for k iterations.
+    Bicgstab,
+}
+
+/// A solver and when it stops.
+#[derive(Clone, Copy, PartialEq, Debug, serde::Serialize)]
+pub struct Solver {
+    /// The Krylov method.
+    pub krylov: Krylov,
+    /// Iterations, for every sample alike; one that has converged earlier is masked.
+    pub iterations: usize,
+    /// A sample has converged when its residual is at most `rtol` times the first one.
+    pub rtol: f64,
+}
+
+/// What a solve leaves.
+pub struct Solution<B: Backend> {
+    /// (N, H, W, C) s = Σ α_i g_i.
+    pub s: B::Tensor,
+    /// (N, 1, 1, 1) how each sample stands: [`RUNNING`](crate::ops::cg::RUNNING) when the iterations ended first.
+    pub status: B::Tensor,
+}
+
+impl Solver {
+    /// Solves `system` v = `residual` from v = 0, for every sample by itself; `system` maps p to (g, q), g of extents
+    /// `image`.
+    ///
+    /// # Errors
+    /// When the device has failed.
+    pub fn solve<B: ConjugateGradient + Vector>(
+        &self,
+        backend: &B,
+        residual: B::Tensor,
+        image: Shape,
+        system: impl FnMut(&B::Tensor) -> (B::Tensor, B::Tensor),
+    ) -> Result<Solution<B>> {
+        let Self { krylov, iterations, rtol } = *self;
+        match krylov {
+            Krylov::Cg => Ok(cg::solve(backend, iterations, rtol, residual, image, system)),
+            Krylov::Gmres => gmres::solve(backend, iterations, rtol, residual, image, system),
+            Krylov::Bicgstab => bicgstab::solve(backend, iterations, rtol, residual, image, system),
+        }
+    }
+}
+
+/// <x_n, y_n> on the host.
+pub(super) fn dots<B: Vector>(backend: &B, x: &B::Tensor, y: &B::Tensor) -> Result<Vec<f64>> {
+    backend.to_vec(&backend.row_dot(x, y))
+}
+
+/// Per-sample scalars on the device.
+pub(super) fn scalars<B: Backend>(backend: &B, a: &[f64]) -> B::Tensor {
+    backend.upload(Shape::rows(a.len(), 1), a)
+}
+
+/// y_n += scale a_n x_n; a sample with a_n = 0 keeps its bits.
+fn axpy<B: Vector>(backend: &B, y: &mut B::Tensor, scale: f64, a: &[f64], x: &B::Tensor) {
+    backend.row_axpy(y, scale, &scalars(backend, a), x);
+}
