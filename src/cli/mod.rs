@@ -4,6 +4,7 @@
 
 mod device;
 mod info;
+mod observe;
 mod options;
 mod usage;
 
@@ -24,6 +25,8 @@ struct Cli {
 enum Command {
     /// Show devices, what this build does, and a model's summary
     Info(info::Args),
+    /// Make an observation file from images: random pixels deleted, or random projections
+    Observe(observe::Args),
 }
 
 /// How a command that did not fail ends.
@@ -56,6 +59,7 @@ pub fn main() -> ExitCode {
     let mut out = std::io::stdout().lock();
     let result = match cli.command {
         Command::Info(args) => args.run(&mut out),
+        Command::Observe(args) => args.run(&mut out),
     };
     match result {
         Ok(outcome) => ExitCode::from(outcome as u8),

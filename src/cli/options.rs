@@ -174,7 +174,8 @@ fn non_negative(text: &str) -> Result<f64, String> {
     number(text, |x| x >= 0.0, "a finite number of at least 0")
 }
 
-fn unit(text: &str) -> Result<f64, String> {
+/// A number from 0 to 1.
+pub fn unit(text: &str) -> Result<f64, String> {
     number(text, |x| (0.0..=1.0).contains(&x), "a number from 0 to 1")
 }
 

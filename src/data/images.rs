@@ -1,0 +1,195 @@
+//! Images from files: PNG, JPEG, a folder of them, `.npy`, or MNIST's IDX; 8-bit values become numbers in [-2, 2].
+
+use super::place::Place;
+use super::{DType, Data, Samples, npy};
+use crate::backend::Shape;
+use crate::{Error, Result};
+use flate2::bufread::GzDecoder;
+use image::imageops::FilterType;
+use image::{DynamicImage, ImageError, ImageReader, Limits};
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+/// Values of the darkest byte; what is padded is this.
+pub const BLACK: f32 = -2.0;
+
+/// The number for a byte: v 4/256 - 2, in [-2, 2).
+pub fn from_byte(v: u8) -> f32 {
+    f32::from(v) * (4.0 / 256.0) + BLACK
+}
+
+/// The nearest byte for a number; those beyond black and white are clamped.
+pub fn to_byte(x: f32) -> u8 {
+    ((x - BLACK) * (256.0 / 4.0)).round() as u8 // saturates
+}
+
+/// What to read of the input.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Selection {
+    /// At most so many images, from the first; all of them by default.
+    pub count: Option<usize>,
+    /// PNG and JPEG are cropped to a centred square and scaled to this many pixels a side; by default all must have one size.
+    pub size: Option<u32>,
+}
+
+/// Reads images (N, H, W, C) from a folder of PNG and JPEG (in order of name), one such file, a `.npy` of uint8 or floats,
+/// (N, H, W, C), (N, H, W) or vectors (N, D), or an IDX file (MNIST), which may be gzipped. Floats are taken as they are.
+///
+/// # Errors
+/// [`Error::Io`]; a mismatch that names the file: not such a file, no image, different sizes, transparent pixels, floats beyond ±4,
+/// which are no image in [-2, 2].
+pub fn read(path: &Path, selection: Selection) -> Result<Samples<f32>> {
+    let images = if path.is_dir() {
+        read_pictures(&pictures_in(path)?, selection)?
+    } else if is_picture(path) {
+        read_pictures(&[path.to_owned()], selection)?
+    } else if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npy")) {
+        read_npy(path)?
+    } else {
+        read_idx(path)?
+    };
+    let n = images.shape.n.min(selection.count.unwrap_or(usize::MAX));
+    let (shape, mut data) = (images.shape.with_n(n), images.data);
+    data.truncate(shape.len());
+    if shape.is_empty() {
+        return Err(Place::file(path).mismatch("at least one image", "none"));
+    }
+    Ok(Samples::new(shape, data))
+}
+
+/// The images with `p` black pixels around each.
+pub fn pad(images: &Samples<f32>, p: usize) -> Samples<f32> {
+    let Shape { n, h, w, c } = images.shape;
+    let shape = Shape::new(n, h + 2 * p, w + 2 * p, c);
+    let mut data = vec![BLACK; shape.len()];
+    for (i, line) in images.data.chunks_exact(w * c).enumerate() {
+        let (sample, row) = (i / h, i % h + p);
+        let start = ((sample * shape.h + row) * shape.w + p) * c;
+        data[start..start + w * c].copy_from_slice(line);
+    }
+    Samples::new(shape, data)
+}
+
+fn is_picture(path: &Path) -> bool {
+    path.extension().is_some_and(|e| ["png", "jpg", "jpeg"].iter().any(|known| e.eq_ignore_ascii_case(known)))
+}
+
+fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |e| Error::io(folder, "read", e);
+    let entries = fs::read_dir(folder).map_err(failed)?;
+    let paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>().map_err(failed)?;
+    let mut pictures: Vec<_> = paths.into_iter().filter(|p| is_picture(p)).collect();
+    pictures.sort_unstable();
+    if pictures.is_empty() {
+        return Err(Place::file(folder).mismatch("PNG or JPEG files", "none"));
+    }
+    Ok(pictures)
+}
+
+fn read_pictures(paths: &[PathBuf], selection: Selection) -> Result<Samples<f32>> {
+    let n = paths.len().min(selection.count.unwrap_or(usize::MAX));
+    let mut shape = Shape::new(0, 0, 0, 0);
+    let mut data = Vec::new();
+    for path in &paths[..n] {
+        let (found, bytes) = read_picture(path, selection.size)?;
+        if shape.n == 0 {
+            shape = found;
+        } else if shape.with_n(1) != found {
+            let (first, extents) = (paths[0].display(), |s: Shape| format!("{} x {} x {}", s.h, s.w, s.c));
+            let expected = format!("height x width x channels {} as in {first} (or set a size)", extents(shape));
+            return Err(Place::file(path).mismatch(expected, extents(found)));
+        }
+        data.extend(bytes.into_iter().map(from_byte));
+    }
+    Ok(Samples::new(shape.with_n(n), data))
+}
+
+/// A picture's extents, N = 1, and its bytes: gray or RGB.
+fn read_picture(path: &Path, size: Option<u32>) -> Result<(Shape, Vec<u8>)> {
+    let place = Place::file(path);
+    let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
+    let picture = decode(BufReader::new(file)).map_err(|e| match e {
+        ImageError::IoError(e) => place.read_error(e),
+        e => place.mismatch("a PNG or JPEG picture", e),
+    })?;
+    if picture.color().has_alpha() && picture.to_rgba8().pixels().any(|p| p[3] != u8::MAX) {
+        return Err(place.mismatch("a picture without transparency", "transparent pixels"));
+    }
+    let picture = match size {
+        Some(s) => picture.resize_to_fill(s, s, FilterType::Triangle),
+        None => picture,
+    };
+    let (w, h) = (picture.width() as usize, picture.height() as usize);
+    Ok(match picture.color().has_color() {
+        true => (Shape::new(1, h, w, 3), picture.into_rgb8().into_raw()),
+        false => (Shape::new(1, h, w, 1), picture.into_luma8().into_raw()),
+    })
+}
+
+fn decode(file: BufReader<File>) -> image::ImageResult<DynamicImage> {
+    let mut limits = Limits::default();
+    (limits.max_image_width, limits.max_image_height) = (Some(1 << 14), Some(1 << 14));
+    limits.max_alloc = Some(1 << 29);
+    let mut reader = ImageReader::new(file).with_guessed_format()?;
+    reader.limits(limits);
+    reader.decode()
+}
+
+fn read_npy(path: &Path) -> Result<Samples<f32>> {
+    let place = Place::file(path);
+    let array = npy::read(path, &[DType::U8, DType::F32, DType::F64])?;
+    let shape = match array.shape[..] {
+        [n, h, w, c] => Shape::new(n, h, w, c),
+        [n, h, w] => Shape::new(n, h, w, 1),
+        [n, d] => Shape::rows(n, d),
+        _ => return Err(place.mismatch("shape (N, H, W, C), (N, H, W) or (N, D)", array.shape_text())),
+    };
+    let data = match array.data {
+        Data::U8(bytes) => bytes.into_iter().map(from_byte).collect(),
+        floats => floats.into_f32(),
+    };
+    if let Some(i) = data.iter().position(|x| !(x.abs() <= 4.0)) {
+        return Err(match data[i].is_finite() {
+            true => place.mismatch("floats in [-2, 2] (or uint8)", data[i]),
+            false => Error::NonFinite { place: format!("{place}, image {}", i / shape.row()) },
+        });
+    }
+    Ok(Samples::new(shape, data))
+}
+
+/// IDX: big-endian magic 0x0803 (unsigned bytes, three extents), N, H, W, then the bytes.
+fn read_idx(path: &Path) -> Result<Samples<f32>> {
+    let place = Place::file(path);
+    let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
+    let size = file.metadata().map_err(|e| place.read_error(e))?.len();
+    let mut file = BufReader::new(file);
+    let mut start = [0; 2];
+    let form = "a folder, .png, .jpg, .npy, or an IDX file of images (MNIST), plain or gzipped";
+    if size < 16 || file.read_exact(&mut start).is_err() {
+        return Err(place.mismatch(form, format_args!("{size} bytes")));
+    }
+    let whole = io::Cursor::new(start).chain(file);
+    // Deflate expands at most 1032 times: no more is allocated than the file can hold.
+    let (mut source, most): (Box<dyn Read>, u64) = match start {
+        [0x1f, 0x8b] => (Box::new(GzDecoder::new(BufReader::new(whole))), size.saturating_mul(1032)),
+        _ => (Box::new(whole), size),
+    };
+    let mut header = [0; 16];
+    source.read_exact(&mut header).map_err(|e| place.read_error(e))?;
+    let [magic, n, h, w] = [0, 4, 8, 12].map(|i| u32::from_be_bytes([0, 1, 2, 3].map(|j| header[i + j])) as usize);
+    if magic != 0x0803 {
+        return Err(place.mismatch(form, "another file"));
+    }
+    let bytes = [h, w].into_iter().try_fold(n, usize::checked_mul).filter(|b| *b as u64 <= most);
+    let Some(bytes) = bytes else {
+        return Err(place.mismatch(format_args!("at most {most} bytes"), format_args!("{n} x {h} x {w}")));
+    };
+    let mut data = vec![0; bytes];
+    source.read_exact(&mut data).map_err(|e| place.read_error(e))?;
+    // The end must follow; of a gzipped file, reading it checks the sum.
+    if source.read(&mut [0]).map_err(|e| place.read_error(e))? != 0 {
+        return Err(place.mismatch(format_args!("{n} images of {h} x {w}"), "more"));
+    }
+    Ok(Samples::new(Shape::new(n, h, w, 1), data.into_iter().map(from_byte).collect()))
+}

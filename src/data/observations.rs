@@ -1,0 +1,279 @@
+//! Observation files: what was measured of each sample, how, and with how much noise.
+
+use super::array::{Array, Data};
+use super::place::Place;
+use super::{DType, Npz, Samples, npy, npz};
+use crate::backend::{Backend, Shape};
+use crate::operators::{DenseMatrix, Measurement, Operator, PixelMask};
+use crate::ops::{Dense, Mask, Vector};
+use crate::{Error, Result};
+use sha2::{Digest, Sha256};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+const FLOATS: &[DType] = &[DType::F32, DType::F64];
+
+/// Which operator an observation file is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum OperatorKind {
+    /// Some pixels were measured: array `mask`.
+    Mask,
+    /// A matrix per sample: array `A`.
+    Dense,
+}
+
+/// The arrays of the operator; a leading 1 stands for all samples.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Measured {
+    /// (N or 1, H, W, 1): 1 where a pixel was measured, else 0.
+    Mask(Samples<u8>),
+    /// (N or 1, 1, M, D): y = A x.
+    Dense(Samples<f32>),
+}
+
+/// The observations of N samples, checked: extents agree, and every number that counts is finite.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Observations {
+    path: PathBuf,
+    y: Samples<f32>,
+    noise: Vec<f64>,
+    measured: Measured,
+}
+
+impl Observations {
+    /// Observations `y` with noise of standard deviation `noise` (one, or one for each), that are or will be in the file `path`.
+    ///
+    /// # Shapes
+    /// `y` (N, H, W, C) for a mask, (N, 1, 1, M) for a dense matrix; where the mask is 0, y is set to 0.
+    ///
+    /// # Errors
+    /// A mismatch that names file and array: extents that do not agree, a mask that is not 0 or 1, noise that is not positive;
+    /// a non-finite value in what was observed.
+    pub fn new(path: &Path, mut y: Samples<f32>, noise: Vec<f64>, measured: Measured) -> Result<Self> {
+        let n = y.shape.n;
+        let at = |array| Place::array(path, array);
+        match &measured {
+            Measured::Mask(mask) => {
+                check_extents(at("mask"), "(N or 1, H, W, 1)", mask.shape, y.shape.with_c(1), "y")?;
+                if let Some(v) = mask.data.iter().find(|v| **v > 1) {
+                    return Err(at("mask").mismatch("only 0 and 1", v));
+                }
+                for sample in 0..n {
+                    let d = y.shape.row();
+                    let pixels = y.data[sample * d..(sample + 1) * d].chunks_exact_mut(y.shape.c);
+                    pixels.zip(mask.row(sample)).filter(|(_, m)| **m == 0).for_each(|(pixel, _)| pixel.fill(0.0));
+                }
+            }
+            Measured::Dense(a) => {
+                check_extents(at("A"), "(N or 1, M, D)", a.shape, Shape::new(n, 1, y.shape.c, a.shape.c), "y")?;
+                check_finite(at("A"), a)?;
+            }
+        }
+        check_finite(at("y"), &y)?;
+        if noise.len() != 1 && noise.len() != n {
+            return Err(at("noise").mismatch(format_args!("a scalar or {n} values, as y has"), noise.len()));
+        }
+        // Without noise the posterior of a redundant measurement does not exist, and its solve divides by zero.
+        if let Some(bad) = noise.iter().find(|s| !(**s > 0.0 && s.is_finite())) {
+            return Err(at("noise").mismatch("a positive standard deviation (1e-3 for data without noise)", bad));
+        }
+        Ok(Self { path: path.to_owned(), y, noise, measured })
+    }
+
+    /// Reads an `.npz` with `y`, `noise` and the arrays of the operator.
+    ///
+    /// # Errors
+    /// As [`Observations::new`]; [`Error::Io`]; a mismatch for an array that is missing (and what is there), or has another rank or
+    /// type.
+    pub fn read(path: &Path, kind: OperatorKind) -> Result<Self> {
+        let mut npz = Npz::open(path)?;
+        let at = |array| Place::array(path, array);
+        let y = npz.read("y", FLOATS)?;
+        let noise = npz.read("noise", FLOATS)?;
+        let noise = match (noise.shape.len(), noise.data) {
+            (0 | 1, Data::F64(v)) => v,
+            (0 | 1, data) => data.into_f32().into_iter().map(f64::from).collect(),
+            _ => return Err(at("noise").mismatch("shape () or (N,)", super::array::shape_text(&noise.shape))),
+        };
+        let (y, measured) = match kind {
+            OperatorKind::Mask => {
+                let mask = npz.read("mask", &[DType::Bool, DType::U8, DType::F32, DType::F64, DType::I64])?;
+                let [n, h, w, one] = extents(at("mask"), "(N or 1, H, W, 1)", &mask)?;
+                let shape = Shape::new(n, h, w, one);
+                let mask = Samples::new(shape, binary(mask.data).map_err(|v| at("mask").mismatch("only 0 and 1", v))?);
+                let [n, h, w, c] = extents(at("y"), "(N, H, W, C)", &y)?;
+                (Samples::new(Shape::new(n, h, w, c), y.data.into_f32()), Measured::Mask(mask))
+            }
+            OperatorKind::Dense => {
+                let a = npz.read("A", FLOATS)?;
+                let [n, m, d] = extents(at("A"), "(N or 1, M, D)", &a)?;
+                let a = Samples::new(Shape::new(n, 1, m, d), a.data.into_f32());
+                let [n, m] = extents(at("y"), "(N, M)", &y)?;
+                (Samples::new(Shape::rows(n, m), y.data.into_f32()), Measured::Dense(a))
+            }
+        };
+        Self::new(path, y, noise, measured)
+    }
+
+    /// Writes the file, atomically.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(&self) -> Result<()> {
+        npz::write(&self.path, |npz| self.each_array(|name, array| npz.add(name, &array)))
+    }
+
+    /// SHA-256, in hexadecimal, of all that counts: the same for files that differ in compression, in element types that hold the
+    /// same values, or where the mask is 0.
+    pub fn digest(&self) -> String {
+        let mut hash = Hash(Sha256::new());
+        self.each_array(|name, array| {
+            hash.0.update(name);
+            npy::write_to(&mut hash, &array)
+        })
+        .expect("a hash takes any bytes");
+        hash.0.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// The arrays of the file, one at a time.
+    fn each_array(&self, mut f: impl FnMut(&str, Array) -> io::Result<()>) -> io::Result<()> {
+        let Shape { n, h, w, c } = self.y.shape;
+        let scalar = self.noise.len() == 1;
+        f("noise", Array::new(&[n][usize::from(scalar)..], Data::F64(self.noise.clone())))?;
+        let y = self.y.data.clone();
+        match &self.measured {
+            Measured::Mask(Samples { shape, data }) => {
+                f("y", Array::f32(&[n, h, w, c], y))?;
+                let bits = data.iter().map(|m| *m == 1).collect();
+                f("mask", Array::new(&[shape.n, h, w, 1], Data::Bool(bits)))
+            }
+            Measured::Dense(Samples { shape, data }) => {
+                f("y", Array::f32(&[n, c], y))?;
+                f("A", Array::f32(&[shape.n, shape.w, shape.c], data.clone()))
+            }
+        }
+    }
+
+    /// The number of samples.
+    pub fn len(&self) -> usize {
+        self.y.shape.n
+    }
+    /// Never: a file without samples is refused.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// What was measured: (N, H, W, C), 0 where the mask is 0, or (N, 1, 1, M).
+    pub fn y(&self) -> &Samples<f32> {
+        &self.y
+    }
+    /// Standard deviations: one for all, or one for each.
+    pub fn noise(&self) -> &[f64] {
+        &self.noise
+    }
+    /// How it was measured.
+    pub fn measured(&self) -> &Measured {
+        &self.measured
+    }
+    /// Extents of the images, with N = 1, where the file tells them: a matrix does not.
+    pub fn image(&self) -> Option<Shape> {
+        matches!(self.measured, Measured::Mask(_)).then(|| self.y.shape.with_n(1))
+    }
+
+    /// Refuses a model whose images (N ignored) these observations cannot be of.
+    ///
+    /// # Errors
+    /// A mismatch that names the file and the array.
+    pub fn check_image(&self, image: Shape) -> Result<()> {
+        let at = |array| Place::array(&self.path, array);
+        match &self.measured {
+            Measured::Mask(_) if self.y.shape.with_n(1) != image.with_n(1) => {
+                let Shape { h, w, c, .. } = image;
+                Err(at("y").mismatch(
+                    format_args!("(N, {h}, {w}, {c}), the model's images"),
+                    format_args!("{:?}", self.y.shape),
+                ))
+            }
+            Measured::Dense(a) if a.shape.c != image.row() => {
+                Err(at("A").mismatch(format_args!("(N or 1, M, {}), D of the model", image.row()), a.shape.c))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The measurements of samples `index`, in that order, of images with the extents of `image`. An index may repeat.
+    ///
+    /// # Errors
+    /// As [`Observations::check_image`]; [`Error::Device`].
+    pub fn bind<B: Backend + Mask + Dense + Vector>(
+        &self,
+        backend: &B,
+        index: &[usize],
+        image: Shape,
+    ) -> Result<Measurement<B>> {
+        self.check_image(image)?;
+        let y = self.y.gather(index);
+        let y = backend.upload(y.shape, &y.data);
+        let noise = match self.noise.as_slice() {
+            [shared] => vec![*shared],
+            noise => index.iter().map(|n| noise[*n]).collect(),
+        };
+        let operator: Box<dyn Operator<B>> = match &self.measured {
+            Measured::Mask(mask) => {
+                let mask = mask.gather_or_share(index);
+                let values: Vec<f32> = mask.data.iter().map(|m| f32::from(*m)).collect();
+                Box::new(PixelMask::new(backend.upload(mask.shape, &values), image)?)
+            }
+            Measured::Dense(a) => {
+                let a = a.gather_or_share(index);
+                Box::new(DenseMatrix::new(backend.upload(a.shape, &a.data), image)?)
+            }
+        };
+        Measurement::new(backend, &y, &noise, operator)
+    }
+}
+
+/// A hash to write to.
+struct Hash(Sha256);
+
+impl Write for Hash {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The extents of `array`, as many as `form` shows, and none of them 0.
+fn extents<const R: usize>(place: Place<'_>, form: &str, array: &Array) -> Result<[usize; R]> {
+    match <[usize; R]>::try_from(array.shape.as_slice()) {
+        Ok(extents) if !extents.contains(&0) => Ok(extents),
+        _ => Err(place.mismatch(format_args!("shape {form} with nothing empty"), array.shape_text())),
+    }
+}
+
+/// Refuses extents `found` that are not those `expected`, whose leading one may also be 1, because of the array `other`.
+fn check_extents(place: Place<'_>, form: &str, found: Shape, expected: Shape, other: &str) -> Result<()> {
+    if found == expected || found == expected.with_n(1) {
+        return Ok(());
+    }
+    let expected = format!("{form} = {expected:?} to go with {other}");
+    Err(place.mismatch(expected, format_args!("{found:?}")))
+}
+
+/// Refuses values that are not finite.
+fn check_finite(place: Place<'_>, x: &Samples<f32>) -> Result<()> {
+    let Some(at) = x.data.iter().position(|v| !v.is_finite()) else { return Ok(()) };
+    let (sample, element) = (at / x.shape.row(), at % x.shape.row());
+    Err(Error::NonFinite { place: format!("{place}, sample {sample}, element {element}") })
+}
+
+/// The elements as 0 and 1, or the first that is neither.
+fn binary(data: Data) -> std::result::Result<Vec<u8>, f32> {
+    let bit = |v: f32| if v == 0.0 || v == 1.0 { Ok(v as u8) } else { Err(v) };
+    match data {
+        Data::Bool(v) => Ok(v.into_iter().map(u8::from).collect()),
+        data => data.into_f32().into_iter().map(bit).collect(),
+    }
+}

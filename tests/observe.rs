@@ -1,0 +1,266 @@
+//! `diem observe`: images in, observation file and preview out; and the readers of images.
+
+use diem::Result;
+use diem::backend::Shape;
+use diem::data::{Array, DType, Data, Measured, Observations, OperatorKind, Samples, images, npy, picture};
+use flate2::write::GzEncoder;
+use image::{GrayImage, Luma, Rgb, RgbImage, Rgba, RgbaImage};
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+/// Runs `diem observe` on `images.npy` in the folder, with `extra` arguments: what it printed, or the one line of its error.
+fn observe(dir: &Path, extra: &[&str]) -> std::result::Result<String, String> {
+    let (input, out) = (dir.join("images.npy"), dir.join("obs.npz"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_diem"));
+    command.args(["observe", "--input"]).arg(input).arg("--out").arg(out).args(extra);
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    match output.status.code() {
+        Some(0) => Ok(text(output.stdout)),
+        code => {
+            let line = text(output.stderr);
+            assert_eq!((code, line.lines().count()), (Some(2), 1), "{line}");
+            Err(line)
+        }
+    }
+}
+
+/// A folder with `n` images of 9 x 7 x `c` bytes.
+fn folder(n: usize, c: usize) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = (0..n * 63 * c).map(|i| (i * i % 251) as u8).collect();
+    npy::write(&dir.path().join("images.npy"), &Array::new(&[n, 9, 7, c], Data::U8(bytes))).unwrap();
+    dir
+}
+
+fn observed(dir: &tempfile::TempDir, kind: OperatorKind) -> Observations {
+    Observations::read(&dir.path().join("obs.npz"), kind).unwrap()
+}
+
+fn truth(dir: &tempfile::TempDir) -> Samples<f32> {
+    images::read(&dir.path().join("images.npy"), images::Selection::default()).unwrap()
+}
+
+#[track_caller]
+fn assert_line<T, E: ToString>(result: std::result::Result<T, E>, parts: &[&str]) {
+    let line = result.err().expect("an error").to_string();
+    for part in parts {
+        assert!(line.contains(part), "{line:?} does not say {part:?}");
+    }
+}
+
+#[test]
+fn pixels_are_deleted_and_noise_added() {
+    let dir = folder(40, 3);
+    let said = observe(dir.path(), &["--delete", "0.75", "--noise", "0.01"]).unwrap();
+    assert!(said.contains("obs.npz: 40 images 9 x 7 x 3") && said.contains("noise 0.01"), "{said}");
+    let observations = observed(&dir, OperatorKind::Mask);
+    assert_eq!((observations.noise(), observations.y().shape), (&[0.01][..], Shape::new(40, 9, 7, 3)));
+    let Measured::Mask(mask) = observations.measured() else { unreachable!() };
+    let kept = mask.data.iter().filter(|m| **m == 1).count() as f64;
+    // 2,520 Bernoulli draws of probability ¼: standard deviation 0.0086
+    assert!((kept / 2520.0 - 0.25).abs() < 5.0 * 0.0086, "{kept}");
+    let truth = truth(&dir);
+    let mut errors = Vec::new();
+    for (i, (y, x)) in observations.y().data.iter().zip(&truth.data).enumerate() {
+        match mask.data[i / 3] {
+            0 => assert_eq!(*y, 0.0),
+            _ => errors.push(f64::from(y - x) / 0.01),
+        }
+    }
+    let n = errors.len() as f64;
+    let (mean, square) = (errors.iter().sum::<f64>() / n, errors.iter().map(|e| e * e).sum::<f64>() / n);
+    // mean and mean square of n standard normal numbers: standard deviations 1/√n and √(2/n)
+    assert!(mean.abs() < 5.0 / n.sqrt() && (square - 1.0).abs() < 5.0 * (2.0 / n).sqrt(), "{mean} {square}");
+}
+
+#[test]
+fn projections_are_of_unit_length_and_measured() {
+    let dir = folder(5, 1);
+    observe(dir.path(), &["--operator", "dense", "--rows", "11", "--noise", "1e-3", "--seed", "3"]).unwrap();
+    let (observations, truth) = (observed(&dir, OperatorKind::Dense), truth(&dir));
+    let Measured::Dense(a) = observations.measured() else { unreachable!() };
+    assert_eq!((a.shape, observations.y().shape), (Shape::new(5, 1, 11, 63), Shape::rows(5, 11)));
+    for sample in 0..5 {
+        for (a, y) in a.row(sample).chunks(63).zip(observations.y().row(sample)) {
+            let norm: f64 = a.iter().map(|a| f64::from(*a).powi(2)).sum();
+            assert!((norm - 1.0).abs() < 1e-6, "{norm}: 63 squares, each rounded to float32");
+            let ax: f64 = a.iter().zip(truth.row(sample)).map(|(a, x)| f64::from(a * x)).sum();
+            assert!((f64::from(*y) - ax).abs() < 6e-3, "noise of 1e-3, within six standard deviations");
+        }
+    }
+    let rows =
+        |a: &Samples<f32>| a.data.chunks(63).map(|r| r.iter().map(|v| v.to_bits()).collect()).collect::<Vec<Vec<_>>>();
+    let mut distinct = rows(a);
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert_eq!(distinct.len(), 55, "no direction twice");
+}
+
+/// What happens to image k depends on seed and k only.
+#[test]
+fn an_image_is_observed_alike_in_any_company() {
+    for (kind, operator) in [(OperatorKind::Mask, "mask"), (OperatorKind::Dense, "dense")] {
+        let dir = folder(6, 2);
+        let read = |extra: &[&str]| {
+            observe(dir.path(), &[&["--operator", operator, "--force"], extra].concat()).unwrap();
+            let observations = observed(&dir, kind);
+            let rows: Vec<Vec<u32>> = (0..observations.len())
+                .map(|n| observations.y().row(n).iter().map(|v| v.to_bits()).collect())
+                .collect();
+            rows
+        };
+        let all = read(&[]);
+        assert_eq!(all.len(), 6);
+        assert_eq!(read(&["--count", "3"]), all[..3]);
+        assert_eq!(read(&[]), all);
+        assert!(read(&["--seed", "1"]).iter().zip(&all).all(|(a, b)| a != b));
+    }
+}
+
+#[test]
+fn nothing_is_written_over_without_force() {
+    let dir = folder(2, 1);
+    let truth = dir.path().join("truth.npy");
+    let with_truth = ["--truth", truth.to_str().unwrap(), "--pad", "2"];
+    observe(dir.path(), &with_truth).unwrap();
+    let padded = npy::read(&truth, &[DType::F32]).unwrap();
+    assert_eq!(padded.shape, [2, 13, 11, 1]);
+    let before = fs::read(dir.path().join("obs.npz")).unwrap();
+    assert_line(observe(dir.path(), &["--seed", "1"]), &["obs.npz: expected no such file yet (or --force)"]);
+    fs::remove_file(dir.path().join("obs.npz")).unwrap();
+    assert_line(observe(dir.path(), &[]), &["obs.png: expected no such file yet"]);
+    fs::remove_file(dir.path().join("obs.png")).unwrap();
+    assert_line(observe(dir.path(), &with_truth), &["truth.npy: expected no such file yet"]);
+    observe(dir.path(), &[&with_truth[..], &["--force"]].concat()).unwrap();
+    assert_eq!(fs::read(dir.path().join("obs.npz")).unwrap(), before, "the same seed, the same bytes");
+    let preview = image::open(dir.path().join("obs.png")).unwrap().into_rgb8();
+    assert_eq!(preview.dimensions(), (2 * (11 * 9 + 4) + 4, 2 * (13 * 9 + 4) + 4));
+}
+
+#[test]
+fn wrong_options_and_inputs_are_refused() {
+    let dir = folder(2, 1);
+    assert_line(observe(dir.path(), &["--rows", "3"]), &["--rows: expected --operator dense"]);
+    assert_line(
+        observe(dir.path(), &["--operator", "dense", "--rows", "99999999999"]),
+        &["at most 8 GiB", "63 numbers"],
+    );
+    for bad in [["--noise", "0"], ["--noise", "nan"], ["--keep", "1.5"], ["--delete", "-1"], ["--operator", "blur"]] {
+        assert_line(observe(dir.path(), &bad), &[bad[0]]);
+    }
+    fs::remove_file(dir.path().join("images.npy")).unwrap();
+    assert_line(observe(dir.path(), &[]), &["images.npy: cannot open: "]);
+    fs::create_dir(dir.path().join("images.npy")).unwrap();
+    assert_line(observe(dir.path(), &[]), &["images.npy: expected PNG or JPEG files, found none"]);
+    assert!(!dir.path().join("obs.npz").exists());
+}
+
+fn read(path: &Path) -> Result<Samples<f32>> {
+    images::read(path, images::Selection::default())
+}
+
+#[test]
+fn bytes_and_values() {
+    assert_eq!((images::from_byte(0), images::from_byte(128), images::from_byte(255)), (-2.0, 0.0, 1.984375));
+    for v in 0..=255 {
+        assert_eq!(images::to_byte(images::from_byte(v)), v);
+    }
+    assert_eq!([-9.0, 9.0, f32::INFINITY].map(images::to_byte), [0, 255, 255]);
+}
+
+#[test]
+fn folders_are_read_in_order_of_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let color = |v: u8| RgbImage::from_fn(5, 3, |x, y| Rgb([v, x as u8, y as u8]));
+    color(20).save(at("b.PNG")).unwrap();
+    color(10).save(at("a.png")).unwrap();
+    fs::write(at("notes.txt"), "not an image").unwrap();
+    let x = read(dir.path()).unwrap();
+    assert_eq!(
+        (x.shape, x.row(0)[0], x.row(1)[0]),
+        (Shape::new(2, 3, 5, 3), images::from_byte(10), images::from_byte(20))
+    );
+    assert_eq!(x.row(1)[3..6], [20, 1, 0].map(images::from_byte));
+    assert_eq!(images::read(dir.path(), images::Selection { count: Some(1), size: None }).unwrap().shape.n, 1);
+
+    GrayImage::from_pixel(5, 3, Luma([7])).save(at("c.jpg")).unwrap();
+    assert_line(
+        read(dir.path()),
+        &["c.jpg: expected height x width x channels 3 x 5 x 3 as in ", "a.png", "found 3 x 5 x 1"],
+    );
+    fs::remove_file(at("c.jpg")).unwrap();
+    color(1).save(at("c.jpg")).unwrap();
+    RgbImage::new(9, 9).save(at("d.png")).unwrap();
+    assert_line(read(dir.path()), &["d.png: expected height x width x channels", "found 9 x 9 x 3"]);
+    let square = images::read(dir.path(), images::Selection { count: None, size: Some(4) }).unwrap();
+    assert_eq!(square.shape, Shape::new(4, 4, 4, 3));
+
+    fs::write(at("d.png"), "not a png").unwrap();
+    assert_line(read(dir.path()), &["d.png: expected a PNG or JPEG picture"]);
+    RgbaImage::from_pixel(5, 3, Rgba([1, 2, 3, 200])).save(at("d.png")).unwrap();
+    assert_line(read(dir.path()), &["d.png: expected a picture without transparency"]);
+    RgbaImage::from_pixel(5, 3, Rgba([1, 2, 3, 255])).save(at("d.png")).unwrap();
+    assert_eq!(read(dir.path()).unwrap().row(3)[..3], [1, 2, 3].map(images::from_byte));
+}
+
+#[test]
+fn arrays_and_idx_files_are_images_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.npy");
+    let write = |array: Array| npy::write(&path, &array).unwrap();
+    write(Array::new(&[2, 2, 1], Data::U8(vec![0, 64, 128, 192])));
+    assert_eq!(read(&path).unwrap(), Samples::new(Shape::new(2, 2, 1, 1), vec![-2.0, -1.0, 0.0, 1.0]));
+    write(Array::new(&[1, 3], Data::F64(vec![-1.0, 0.5, 2.1])));
+    assert_eq!(read(&path).unwrap(), Samples::new(Shape::rows(1, 3), vec![-1.0, 0.5, 2.1]));
+    write(Array::f32(&[1, 1, 2], vec![0.0, 255.0]));
+    assert_line(read(&path), &["x.npy: expected floats in [-2, 2] (or uint8), found 255"]);
+    write(Array::f32(&[2, 1, 1], vec![0.0, f32::NAN]));
+    assert_line(read(&path), &["non-finite value in ", "x.npy, image 1"]);
+    write(Array::f32(&[4], vec![0.0; 4]));
+    assert_line(read(&path), &["x.npy: expected shape (N, H, W, C), (N, H, W) or (N, D), found (4,)"]);
+    write(Array::f32(&[0, 2, 2], vec![]));
+    assert_line(read(&path), &["x.npy: expected at least one image, found none"]);
+
+    let idx = |n: u8| [&[0, 0, 8, 3, 0, 0, 0, n, 0, 0, 0, 2, 0, 0, 0, 1][..], &[0, 64, 128, 192]].concat();
+    let path = dir.path().join("t10k-images-idx3-ubyte");
+    let expected = Samples::new(Shape::new(2, 2, 1, 1), vec![-2.0, -1.0, 0.0, 1.0]);
+    fs::write(&path, idx(2)).unwrap();
+    assert_eq!(read(&path).unwrap(), expected);
+    let mut gz = GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gz.write_all(&idx(2)).unwrap();
+    let mut gz = gz.finish().unwrap();
+    fs::write(&path, &gz).unwrap();
+    assert_eq!(read(&path).unwrap(), expected);
+    *gz.iter_mut().nth_back(5).unwrap() ^= 1; // of the sum
+    fs::write(&path, &gz).unwrap();
+    assert_line(read(&path), &["idx3-ubyte: expected intact data"]);
+    fs::write(&path, idx(3)).unwrap();
+    assert_line(read(&path), &["idx3-ubyte: expected a whole file, found a truncated one"]);
+    fs::write(&path, idx(1)).unwrap();
+    assert_line(read(&path), &["idx3-ubyte: expected 1 images of 2 x 1, found more"]);
+    fs::write(&path, "something else altogether").unwrap();
+    assert_line(read(&path), &["idx3-ubyte: expected a folder, .png", "found another file"]);
+}
+
+#[test]
+fn tiles_show_what_they_should() {
+    use picture::Tile;
+    let image = Shape::new(1, 1, 2, 1);
+    let x = [-2.0, 2.0];
+    let rows = [
+        vec![Tile::Image(&x), Tile::Observed(&x, &[0, 1])],
+        vec![Tile::Magnitude(&x, 2.0), Tile::Image(&[f32::NAN, 0.0])],
+    ];
+    let grid = picture::grid(image, &rows);
+    let pixel = |column: u32, row: u32, x: u32| grid.get_pixel(4 + column * 132 + x * 64, 4 + row * 68).0;
+    assert_eq!(grid.dimensions(), (2 * 132 + 4, 2 * 68 + 4));
+    assert_eq!((pixel(0, 0, 0), pixel(0, 0, 1)), ([0; 3], [255; 3]));
+    assert!(pixel(1, 0, 0).iter().any(|v| *v != pixel(1, 0, 0)[0]), "what was not observed is no gray");
+    assert_eq!(pixel(1, 0, 1), [255; 3]);
+    assert_eq!((pixel(0, 1, 0), pixel(0, 1, 1)), ([0x44, 0x01, 0x54], [0xfd, 0xe7, 0x25]), "both ends of viridis");
+    assert_eq!((pixel(1, 1, 0), pixel(1, 1, 1)), ([255, 0, 255], [128; 3]));
+}
