@@ -89,7 +89,8 @@ impl std::ops::IndexMut<(usize, usize)> for Matrix {
     }
 }
 
-fn dot(x: &[f64], y: &[f64]) -> f64 {
+/// <x, y>.
+pub fn dot(x: &[f64], y: &[f64]) -> f64 {
     x.iter().zip(y).map(|(x, y)| x * y).sum()
 }
 
@@ -115,15 +116,25 @@ impl Cholesky {
         }
         Ok(Self(a))
     }
-    /// L⁻¹ b, in place.
-    pub fn solve_lower(&self, b: &mut [f64]) {
-        for i in 0..b.len() {
-            b[i] = (b[i] - dot(&self.0.row(i)[..i], &b[..i])) / self.0[(i, i)];
+    /// L⁻¹ B, in place.
+    pub fn solve_lower(&self, b: &mut Matrix) {
+        assert_eq!(self.0.rows, b.rows, "triangular solve");
+        let cols = b.cols;
+        for i in 0..b.rows {
+            let (above, row) = b.data.split_at_mut(i * cols);
+            let row = &mut row[..cols];
+            for (x, l) in above.chunks_exact(cols).zip(self.0.row(i)) {
+                row.iter_mut().zip(x).for_each(|(b, x)| *b -= l * x);
+            }
+            row.iter_mut().for_each(|b| *b /= self.0[(i, i)]);
         }
     }
     /// A⁻¹ b, in place.
     pub fn solve(&self, b: &mut [f64]) {
-        self.solve_lower(b);
+        assert_eq!(self.0.rows, b.len(), "solve");
+        for i in 0..b.len() {
+            b[i] = (b[i] - dot(&self.0.row(i)[..i], &b[..i])) / self.0[(i, i)];
+        }
         for i in (0..b.len()).rev() {
             b[i] /= self.0[(i, i)];
             let x = b[i];
@@ -148,11 +159,19 @@ mod tests {
         let a = factor.times(&factor.transpose()).plus(&Matrix::scaled_identity(7, 0.1));
         let x: Vec<f64> = random(1, 7, 1).row(0).to_vec();
         let mut b = a.apply(&x);
-        Cholesky::new(a).unwrap().solve(&mut b);
+        let cholesky = Cholesky::new(a.clone()).unwrap();
+        cholesky.solve(&mut b);
         for (found, expected) in b.iter().zip(x) {
             // rounding 1e-16 times a condition number below 100
             assert!((found - expected).abs() < 1e-13, "{found} {expected}");
         }
+        // L⁻¹ A L⁻ᵀ = I
+        let mut half = a;
+        cholesky.solve_lower(&mut half);
+        let mut whole = half.transpose();
+        cholesky.solve_lower(&mut whole);
+        let identity = Matrix::scaled_identity(7, 1.0);
+        assert!(whole.as_slice().iter().zip(identity.as_slice()).all(|(a, b)| (a - b).abs() < 1e-13));
     }
 
     #[test]

@@ -65,6 +65,20 @@ fn weights_keep_what_every_sampler_must_keep() {
 }
 
 #[test]
+fn corrections_leave_the_marginal_almost_alone() {
+    let delta = 0.1;
+    for update in plan(Sampler::Pc { corrections: 1, delta }, 9).updates.iter().filter(|u| u.correction == 1) {
+        // of N(0, 1): x_s has the variance 1 + σ², and x̂ = x_s / (1 + σ²)
+        let (w, noise) = (update.weights, update.sigma.powi(2));
+        let variance = 1.0 + noise;
+        let after = (w.x + w.x_hat / variance).powi(2) * variance + w.noise.powi(2);
+        // a Langevin step of finite length adds δ² σ⁴ / (1 + σ²), second order in δ
+        let expected = variance + (delta * noise).powi(2) / variance;
+        assert!((after / expected - 1.0).abs() < 1e-14, "{after} {expected}"); // a few roundings
+    }
+}
+
+#[test]
 fn one_step_has_two_estimates() {
     struct Constant(Vec<f64>);
     impl Estimator<Reference> for Constant {

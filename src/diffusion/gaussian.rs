@@ -2,7 +2,7 @@
 
 use super::Denoiser;
 use crate::backend::{Array, Backend, Keep, Shape};
-use crate::linalg::{Cholesky, Matrix};
+use crate::linalg::{Cholesky, Matrix, dot};
 use crate::ops::{Dplr, Vector};
 use crate::{Error, Result};
 
@@ -101,18 +101,13 @@ impl Gaussian {
         for (i, m) in m.iter().enumerate() {
             let u = self.factor.row(i);
             for (r, a) in u.iter().enumerate() {
-                gram.row_mut(r)[..=r].iter_mut().zip(u).for_each(|(g, b)| *g += a * b / m);
+                let a = a / m;
+                gram.row_mut(r)[..=r].iter_mut().zip(u).for_each(|(g, b)| *g += a * b);
             }
         }
         let cholesky = Cholesky::new(gram).expect("I + Uᵀ M⁻¹ U has no eigenvalue below 1");
-        let mut w = Matrix::zeros(rank, len);
-        for (i, m) in m.iter().enumerate() {
-            let mut column = self.factor.row(i).to_vec();
-            cholesky.solve_lower(&mut column);
-            for (r, value) in column.iter().enumerate() {
-                w[(r, i)] = sigma / m * value;
-            }
-        }
+        let mut w = Matrix::from_fn(rank, len, |r, i| sigma / m[i] * self.factor[(i, r)]);
+        cholesky.solve_lower(&mut w);
         HostDplr { d: self.diag.iter().zip(m).map(|(d, m)| d / m).collect(), w }
     }
 }
@@ -131,8 +126,13 @@ impl HostDplr {
     }
     /// x minus the product with x.
     fn complement(&self, x: &[f64]) -> Vec<f64> {
-        let low_rank = self.w.transpose().apply(&self.w.apply(x));
-        x.iter().zip(&self.d).zip(low_rank).map(|((x, d), y)| x - d * x - y).collect()
+        let mut y: Vec<f64> = x.iter().zip(&self.d).map(|(x, d)| x - d * x).collect();
+        for r in 0..self.w.rows() {
+            let w = self.w.row(r);
+            let a = dot(w, x);
+            y.iter_mut().zip(w).for_each(|(y, w)| *y -= a * w);
+        }
+        y
     }
 }
 
