@@ -1,6 +1,7 @@
 //! Small dense matrices in f64, on the host: what is done once per noise level, or in an exact check.
 
 use crate::{Error, Result};
+use std::convert::Infallible;
 
 /// A matrix, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,14 +103,29 @@ impl Cholesky {
     ///
     /// # Errors
     /// When `a` is not positive definite.
-    pub fn new(mut a: Matrix) -> Result<Self> {
+    pub fn new(a: Matrix) -> Result<Self> {
+        Self::factor(a, |j, pivot| {
+            if pivot > 0.0 && pivot.is_finite() {
+                return Ok(pivot);
+            }
+            Err(Error::mismatch(format!("pivot {j} of a Cholesky factor"), "positive, finite", pivot))
+        })
+    }
+    /// The factor of I + G, `gram` the positive semidefinite G, whose pivots are at least 1: where rounding drowns the
+    /// identity, they are set to it.
+    pub fn of_identity_plus(gram: Matrix) -> Self {
+        let n = gram.rows;
+        let Ok(cholesky) =
+            Self::factor(gram.plus(&Matrix::scaled_identity(n, 1.0)), |_, pivot| Ok::<_, Infallible>(pivot.max(1.0)));
+        cholesky
+    }
+    fn factor<E>(
+        mut a: Matrix,
+        check: impl Fn(usize, f64) -> std::result::Result<f64, E>,
+    ) -> std::result::Result<Self, E> {
         assert_eq!(a.rows, a.cols, "Cholesky factor of a square matrix");
         for j in 0..a.rows {
-            let pivot = a[(j, j)] - dot(&a.row(j)[..j], &a.row(j)[..j]);
-            if !(pivot > 0.0 && pivot.is_finite()) {
-                return Err(Error::mismatch(format!("pivot {j} of a Cholesky factor"), "positive, finite", pivot));
-            }
-            a[(j, j)] = pivot.sqrt();
+            a[(j, j)] = check(j, a[(j, j)] - dot(&a.row(j)[..j], &a.row(j)[..j]))?.sqrt();
             for i in j + 1..a.rows {
                 a[(i, j)] = (a[(i, j)] - dot(&a.row(i)[..j], &a.row(j)[..j])) / a[(j, j)];
             }
@@ -178,6 +194,14 @@ mod tests {
     fn indefinite_matrices_have_no_factor() {
         assert!(Cholesky::new(Matrix::scaled_identity(3, -1.0)).is_err());
         assert!(Cholesky::new(Matrix::scaled_identity(3, f64::NAN)).is_err());
+    }
+
+    #[test]
+    fn rounding_may_drown_the_identity() {
+        let gram = Matrix::from_fn(5, 5, |_, _| 1e40); // rank 1
+        let mut b = [1.0; 5];
+        Cholesky::of_identity_plus(gram).solve(&mut b);
+        assert!(b.iter().all(|b| b.abs() <= 1.0), "{b:?}"); // no eigenvalue below 1
     }
 
     #[test]

@@ -144,6 +144,15 @@ fn posterior_covariance_inverts_the_sum_of_precisions() {
 }
 
 #[test]
+fn huge_factors_do_not_panic() {
+    // two equal columns of 1e12: I + Uᵀ M⁻¹ U is singular in f64
+    let prior = Gaussian::new(vec![0.0; 15], vec![0.0; 15], vec![1e12; 30]).unwrap();
+    let x = random(15, 12);
+    let found = denoise(&Reference::new(), &prior, &[1e-3], Shape::rows(1, 15), &x);
+    assert!(found.iter().all(|v| v.is_finite()), "{found:?}");
+}
+
+#[test]
 fn impossible_priors_are_refused() {
     let refused = [
         Gaussian::new(vec![], vec![], vec![]),

@@ -97,7 +97,7 @@ impl Gaussian {
     fn jacobian(&self, sigma: f64) -> HostDplr {
         let (len, rank) = (self.factor.rows(), self.factor.cols());
         let m: Vec<f64> = self.diag.iter().map(|d| d + sigma * sigma).collect();
-        let mut gram = Matrix::scaled_identity(rank, 1.0);
+        let mut gram = Matrix::zeros(rank, rank);
         for (i, m) in m.iter().enumerate() {
             let u = self.factor.row(i);
             for (r, a) in u.iter().enumerate() {
@@ -105,7 +105,7 @@ impl Gaussian {
                 gram.row_mut(r)[..=r].iter_mut().zip(u).for_each(|(g, b)| *g += a * b);
             }
         }
-        let cholesky = Cholesky::new(gram).expect("I + Uᵀ M⁻¹ U has no eigenvalue below 1");
+        let cholesky = Cholesky::of_identity_plus(gram);
         let mut w = Matrix::from_fn(rank, len, |r, i| sigma / m[i] * self.factor[(i, r)]);
         cholesky.solve_lower(&mut w);
         HostDplr { d: self.diag.iter().zip(m).map(|(d, m)| d / m).collect(), w }

@@ -5,10 +5,10 @@
 
 use super::samplers::{Plan, Sampler, Weights};
 use super::{Estimator, Gaussian, Prior, Schedule};
-use crate::Result;
 use crate::backend::reference::Reference;
 use crate::backend::{Backend, Shape};
 use crate::linalg::Matrix;
+use crate::{Error, Result};
 
 /// The distribution of x_0.
 pub struct Propagated {
@@ -27,7 +27,7 @@ pub struct Propagated {
 /// elements it is given D + 2 rows, and a posterior must have the same measurement in each.
 ///
 /// # Errors
-/// Those of the estimator.
+/// Those of the estimator, and when an estimate is not finite.
 pub fn propagate(
     backend: &Reference,
     estimator: &mut dyn Estimator<Reference>,
@@ -99,6 +99,9 @@ impl Linearised {
         let probes = Matrix::from_fn(d + 2, d, |row, i| point[i] + move_of(row, i));
         let x_t = backend.upload(image.with_n(d + 2), probes.as_slice());
         let values = backend.to_vec(&estimator.estimate(backend, &x_t, &[sigma])?)?;
+        if values.iter().any(|v| !v.is_finite()) {
+            return Err(Error::NonFinite { place: format!("the estimate at sigma {sigma}") });
+        }
         let value = |row: usize, i: usize| values[row * d + i];
         let jacobian = Matrix::from_fn(d, d, |i, j| (value(j + 1, i) - value(0, i)) / scale);
         let predicted = jacobian.apply(&vec![-0.5 * scale; d]);
