@@ -1,0 +1,202 @@
+//! patch, mask, dense and dplr: linear maps without parameters to learn.
+
+use super::extents;
+use crate::Result;
+use crate::backend::Shape;
+use crate::check::Visitor;
+use crate::check::case::{At, Case, Gradients, Input, Outcome, Probe, Work};
+use crate::ops::Ops;
+
+struct PatchFold {
+    x: Shape,
+    patch: usize,
+}
+
+/// The inverse of `PatchFold`.
+struct PatchUnfold(PatchFold);
+
+impl PatchFold {
+    fn folded(&self) -> Shape {
+        let Self { x, patch } = *self;
+        Shape::new(x.n, x.h / patch, x.w / patch, patch * patch * x.c)
+    }
+}
+
+impl Case for PatchFold {
+    fn op(&self) -> &'static str {
+        "patch"
+    }
+    fn size(&self) -> String {
+        format!("fold {} by {}", extents(self.x), self.patch)
+    }
+    fn inputs(&self) -> Vec<Input> {
+        vec![Input::normal("x", self.x)]
+    }
+    fn linear(&self) -> &'static [usize] {
+        &[0]
+    }
+    fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
+        let At { backend, x, dy, .. } = at;
+        let work = Work::pass(0.0, &[self.x; 2]);
+        let y = probe.call("forward", work, || backend.patch_fold(&x[0], self.patch));
+        let mut gradients = Gradients::new();
+        if let Some(dy) = dy {
+            gradients.written(0, probe.call("vjp", work, || backend.patch_unfold(dy, self.patch)));
+        }
+        Ok(Outcome::new(y, gradients))
+    }
+}
+
+impl Case for PatchUnfold {
+    fn op(&self) -> &'static str {
+        "patch"
+    }
+    fn size(&self) -> String {
+        format!("unfold {} by {}", extents(self.0.folded()), self.0.patch)
+    }
+    fn inputs(&self) -> Vec<Input> {
+        vec![Input::normal("y", self.0.folded())]
+    }
+    fn linear(&self) -> &'static [usize] {
+        &[0]
+    }
+    fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
+        let At { backend, x, dy, .. } = at;
+        let work = Work::pass(0.0, &[self.0.x; 2]);
+        let y = probe.call("forward", work, || backend.patch_unfold(&x[0], self.0.patch));
+        let mut gradients = Gradients::new();
+        if let Some(dy) = dy {
+            gradients.written(0, probe.call("vjp", work, || backend.patch_fold(dy, self.0.patch)));
+        }
+        Ok(Outcome::new(y, gradients))
+    }
+}
+
+struct Mask {
+    x: Shape,
+    rows: usize,
+}
+
+impl Case for Mask {
+    fn op(&self) -> &'static str {
+        "mask"
+    }
+    fn size(&self) -> String {
+        format!("{} masks {}", extents(self.x), self.rows)
+    }
+    fn inputs(&self) -> Vec<Input> {
+        let mask = self.x.with_n(self.rows).with_c(1);
+        vec![Input::normal("x", self.x), Input::mask("mask", mask)]
+    }
+    fn linear(&self) -> &'static [usize] {
+        &[0]
+    }
+    fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
+        let At { backend, x, dy, .. } = at;
+        let [x, mask] = x else { unreachable!("two inputs") };
+        let work = Work::pass(1.0, &[self.x; 2]);
+        let y = probe.call("forward", work, || backend.mask_apply(mask, x));
+        let mut gradients = Gradients::new();
+        if let Some(dy) = dy {
+            gradients.written(0, probe.call("vjp", work, || backend.mask_apply(mask, dy)));
+        }
+        Ok(Outcome::new(y, gradients))
+    }
+}
+
+struct Dense {
+    x: Shape,
+    m: usize,
+    rows: usize,
+}
+
+impl Case for Dense {
+    fn op(&self) -> &'static str {
+        "dense"
+    }
+    fn size(&self) -> String {
+        format!("{} to {} matrices {}", extents(self.x), self.m, self.rows)
+    }
+    fn inputs(&self) -> Vec<Input> {
+        let a = Shape::new(self.rows, 1, self.m, self.x.row());
+        vec![Input::normal("x", self.x), Input::scaled("a", a, 1.0 / (self.x.row() as f64).sqrt())]
+    }
+    fn linear(&self) -> &'static [usize] {
+        &[0]
+    }
+    fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
+        let At { backend, x, dy, .. } = at;
+        let [x, a] = x else { unreachable!("two inputs") };
+        let work = Work {
+            flops: 2.0 * (self.m * self.x.len()) as f64,
+            elements: self.rows * self.m * self.x.row() + self.x.len(),
+        };
+        let y = probe.call("forward", work, || backend.dense_forward(a, x));
+        let mut gradients = Gradients::new();
+        if let Some(dy) = dy {
+            gradients.written(0, probe.call("vjp", work, || backend.dense_adjoint(a, dy, self.x)));
+        }
+        Ok(Outcome::new(y, gradients))
+    }
+}
+
+struct Dplr {
+    x: Shape,
+    rank: usize,
+    rows: usize,
+}
+
+impl Case for Dplr {
+    fn op(&self) -> &'static str {
+        "dplr"
+    }
+    fn size(&self) -> String {
+        format!("{} rank {} matrices {}", extents(self.x), self.rank, self.rows)
+    }
+    fn inputs(&self) -> Vec<Input> {
+        let d = Shape::rows(self.rows, self.x.row());
+        let w = Shape::new(self.rows, 1, self.rank, self.x.row());
+        vec![
+            Input::normal("x", self.x),
+            Input::normal("d", d),
+            Input::scaled("w", w, 1.0 / (self.x.row() as f64).sqrt()),
+        ]
+    }
+    fn linear(&self) -> &'static [usize] {
+        &[0]
+    }
+    fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
+        let At { backend, x, dy, .. } = at;
+        let [x, d, w] = x else { unreachable!("three inputs") };
+        let flops = (4.0 * self.rank as f64 + 2.0) * self.x.len() as f64;
+        let work = Work { flops, elements: self.rows * (self.rank + 1) * self.x.row() + 2 * self.x.len() };
+        let y = probe.call("forward", work, || backend.dplr_apply(d, w, x));
+        let mut gradients = Gradients::new();
+        if let Some(dy) = dy {
+            gradients.written(0, probe.call("vjp", work, || backend.dplr_apply(d, w, dy))); // symmetric
+        }
+        Ok(Outcome::new(y, gradients))
+    }
+}
+
+pub fn small(to: &mut impl Visitor) -> Result<()> {
+    let s = Shape::new;
+    for (x, patch) in [(s(3, 5, 7, 3), 1), (s(2, 6, 10, 3), 2), (s(1, 9, 3, 5), 3), (s(2, 4, 8, 1), 4)] {
+        to.visit(PatchFold { x, patch })?;
+        to.visit(PatchUnfold(PatchFold { x, patch }))?;
+    }
+    for rows in [1, 3] {
+        to.visit(Mask { x: s(3, 5, 7, 3), rows })?;
+        to.visit(Dense { x: s(3, 3, 5, 3), m: 7, rows })?;
+        to.visit(Dplr { x: s(3, 3, 5, 3), rank: 5, rows })?;
+    }
+    Ok(())
+}
+
+pub fn large(to: &mut impl Visitor) -> Result<()> {
+    let x = Shape::new(4, 32, 32, 3);
+    to.visit(Mask { x, rows: 4 })?;
+    to.visit(Dense { x, m: 768, rows: 1 })?;
+    to.visit(Dplr { x, rank: 64, rows: 1 })?;
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! Whole networks: the U-Net and the MLP.
+
+use super::extents;
+use super::norm::noise_levels;
+use crate::Result;
+use crate::backend::{Keep, Shape};
+use crate::check::Visitor;
+use crate::check::case::{At, Case, Gradients, Input, Outcome, Probe, START, Work};
+use crate::nn::{Grads, Layout, Mlp, MlpConfig, Network, UNet, UNetConfig};
+use crate::ops::Ops;
+
+/// Some twenty ops in a row, each with an error of at most 1e-5, most far less.
+const NETWORK_BOUND: f64 = 1e-4;
+
+/// The slots of a network's inputs: x, then the parameters in the layout's order.
+const PARAMS: usize = 1;
+
+fn inputs(x: Shape, layout: &Layout) -> Vec<Input> {
+    let params = layout.specs().iter().map(|spec| match spec.dims[1..].iter().product() {
+        1 if spec.dims.len() == 1 => Input::scaled(&spec.name, Shape::flat(spec.len()), 0.3),
+        fan_in => Input::weights(&spec.name, spec.len(), fan_in),
+    });
+    [Input::normal("x", x)].into_iter().chain(params).collect()
+}
+
+/// ln σ for `rows` noise levels.
+fn log_sigma(rows: usize) -> Vec<f64> {
+    (0..rows).map(|i| 0.7 - 1.3 * i as f64).collect()
+}
+
+/// Value and gradients of `network`, whose parameters are those of `layout`.
+fn run<B: Ops, N: Network<B>>(
+    network: &N,
+    layout: &Layout,
+    rows: usize,
+    at: At<'_, B>,
+    probe: &mut impl Probe,
+) -> Outcome<B> {
+    let At { backend, x, dy, keep } = at;
+    let condition = network.condition(backend, &log_sigma(rows), keep);
+    let (y, saved) = probe.call("forward", Work::default(), || network.forward(backend, &x[0], &condition, keep));
+    let mut gradients = Gradients::new();
+    if let (Some(dy), Some(saved)) = (dy, saved) {
+        if keep == Keep::All {
+            let mut grads = Grads::zeros(backend, layout);
+            layout.ids().for_each(|id| backend.fill(grads.get_mut(id), START));
+            gradients.written(0, network.vjp_params(backend, &condition, &saved, dy, &mut grads));
+            layout.ids().for_each(|id| gradients.added(PARAMS + id.index(), backend.copy(&grads[id])));
+        } else {
+            gradients.written(0, network.vjp(backend, &condition, &saved, dy));
+        }
+    }
+    Outcome::new(y, gradients)
+}
+
+struct UNetCase {
+    x: Shape,
+    config: UNetConfig,
+    rows: usize,
+}
+
+impl Case for UNetCase {
+    fn op(&self) -> &'static str {
+        "unet"
+    }
+    fn size(&self) -> String {
+        format!("{} channels {:?} {}", extents(self.x), self.config.channels, noise_levels(self.rows))
+    }
+    fn inputs(&self) -> Vec<Input> {
+        inputs(self.x, &self.config.layout())
+    }
+    fn bound(&self) -> f64 {
+        NETWORK_BOUND
+    }
+    fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
+        let layout = self.config.layout();
+        let size = (self.x.h, self.x.w);
+        let unet = UNet::new(at.backend, &self.config, size, true, |id| &at.x[PARAMS + id.index()]);
+        Ok(run(&unet, &layout, self.rows, at, probe))
+    }
+}
+
+struct MlpCase {
+    n: usize,
+    config: MlpConfig,
+    rows: usize,
+}
+
+impl Case for MlpCase {
+    fn op(&self) -> &'static str {
+        "mlp"
+    }
+    fn size(&self) -> String {
+        let Self { n, config, rows } = self;
+        format!("{n}x{} hidden {:?} {}", config.features, config.hidden, noise_levels(*rows))
+    }
+    fn inputs(&self) -> Vec<Input> {
+        inputs(Shape::rows(self.n, self.config.features), &self.config.layout())
+    }
+    fn bound(&self) -> f64 {
+        NETWORK_BOUND
+    }
+    fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
+        let layout = self.config.layout();
+        let mlp = Mlp::new(at.backend, &self.config, |id| &at.x[PARAMS + id.index()]);
+        Ok(run(&mlp, &layout, self.rows, at, probe))
+    }
+}
+
+pub fn small(to: &mut impl Visitor) -> Result<()> {
+    let unet = |image_channels, channels: &[usize], heads: &[usize], patch| UNetConfig {
+        in_channels: image_channels,
+        out_channels: image_channels,
+        channels: channels.to_vec(),
+        blocks: vec![1; channels.len()],
+        heads: heads.to_vec(),
+        emb: 6,
+        patch,
+    };
+    to.visit(UNetCase { x: Shape::new(3, 6, 10, 3), config: unet(3, &[5, 9], &[0, 3], 1), rows: 1 })?;
+    to.visit(UNetCase { x: Shape::new(2, 8, 24, 1), config: unet(1, &[6, 5, 7], &[2, 0, 0], 2), rows: 2 })?;
+    let config = MlpConfig { features: 5, hidden: vec![9, 17], emb: 6 };
+    to.visit(MlpCase { n: 3, config: config.clone(), rows: 1 })?;
+    to.visit(MlpCase { n: 3, config, rows: 3 })
+}
