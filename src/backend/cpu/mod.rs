@@ -1,6 +1,7 @@
 //! The fast native path: f32, SIMD chosen at run time, one worker per core.
 
 pub(crate) mod lanes;
+pub(crate) mod micro;
 pub mod simd;
 
 use super::host::{Buffer, HostBackend, HostTensor, Pool};

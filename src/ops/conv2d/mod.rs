@@ -1,7 +1,13 @@
 //! 3x3 convolution, stride 1 or 2, zero padding 1, with bias.
 
-mod cpu;
+pub(crate) mod cpu;
+pub(crate) mod direct;
+pub(crate) mod epilogue;
+pub(crate) mod image;
 mod reference;
+mod transform;
+pub(crate) mod vjp_params;
+pub(crate) mod winograd;
 
 use crate::backend::{Backend, Shape};
 

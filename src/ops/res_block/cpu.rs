@@ -1,1 +1,75 @@
-//! res_block: the fast CPU form.
+//! The residual block on the CPU: everything between its two convolutions and after them happens in their epilogues.
+
+use super::{ResBlock, ResBlockGrads, ResBlockSaved, ResBlockWeights};
+use crate::backend::cpu::{Cpu, SharedMut};
+use crate::backend::host::HostTensor;
+use crate::backend::{Array, Backend, Keep};
+use crate::ops::channel_norm::Modulation;
+use crate::ops::conv2d::epilogue::{BiasResidual, BiasSilu, Plain, Times};
+use crate::ops::conv2d::image::{Image, PerSample};
+use crate::ops::{ChannelNorm, Conv2d, GatedResidual};
+
+impl ResBlock for Cpu {
+    fn res_block_forward(
+        &self,
+        k: &ResBlockWeights<'_, Self>,
+        m: &Modulation<Self>,
+        x: &Self::Tensor,
+        keep: Keep,
+    ) -> (Self::Tensor, Option<ResBlockSaved<Self>>) {
+        let (y, rstd) = self.channel_norm_forward(x, Some(m));
+        let (s, mut z) = (x.shape(), self.alloc(x.shape()));
+        let mut derivative = (keep != Keep::Nothing).then(|| self.alloc(s));
+        let silu = BiasSilu { bias: k.conv1.bias(), derivative: shared(&mut derivative) };
+        k.conv1.forward().run(self, &Image::new(&y), &mut z, silu);
+
+        let mut out = self.alloc(s);
+        let mut branch = (keep == Keep::All).then(|| self.alloc(s));
+        let residual = BiasResidual {
+            bias: k.conv2.bias(),
+            x,
+            r: PerSample::new(&m.gates, 0),
+            cr: PerSample::new(&m.gates, s.c),
+            branch: shared(&mut branch),
+        };
+        k.conv2.forward().run(self, &Image::new(&z), &mut out, residual);
+        let saved = derivative.map(|derivative| ResBlockSaved {
+            y,
+            rstd,
+            derivative,
+            params: branch.map(|branch| (z, branch)),
+        });
+        (out, saved)
+    }
+
+    fn res_block_vjp(
+        &self,
+        k: &ResBlockWeights<'_, Self>,
+        m: &Modulation<Self>,
+        saved: &ResBlockSaved<Self>,
+        dout: &Self::Tensor,
+        grads: Option<ResBlockGrads<'_, Self>>,
+    ) -> Self::Tensor {
+        let s = dout.shape();
+        let (mut dh, mut dy) = (self.alloc(s), self.alloc(s));
+        // c r dout: written only for the parameters, or where the convolution cannot scale its input.
+        let dbranch =
+            (grads.is_some() || !k.conv2.vjp().scales_input()).then(|| self.gated_residual_vjp_branch(m, dout));
+        let scaled = || Image::new(dout).scaled(PerSample::new(&m.gates, s.c));
+        let image = dbranch.as_ref().map_or_else(scaled, Image::new);
+        k.conv2.vjp().run(self, &image, &mut dh, Times(&saved.derivative));
+        k.conv1.vjp().run(self, &Image::new(&dh), &mut dy, Plain);
+        if let (Some(g), Some(dbranch)) = (grads, &dbranch) {
+            let (z, branch) = saved.params.as_ref().expect("the forward kept all");
+            self.gated_residual_vjp_params(g.x, branch, m, dout, g.dabc);
+            self.conv2d_vjp_params(k.conv2, z, dbranch, g.dw2, g.db2);
+            self.conv2d_vjp_params(k.conv1, &saved.y, &dh, g.dw1, g.db1);
+            self.channel_norm_vjp_params(g.x, &saved.y, &saved.rstd, &dy, g.dabc);
+        }
+        self.channel_norm_vjp_add(&saved.y, &saved.rstd, m, &dy, dout)
+    }
+}
+
+fn shared(array: &mut Option<HostTensor<f32>>) -> Option<SharedMut<'_>> {
+    array.as_mut().map(|array| SharedMut::new(array))
+}

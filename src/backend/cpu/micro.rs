@@ -1,0 +1,68 @@
+//! The register block of every matrix product: up to `MR` rows by one panel of two vectors.
+
+use super::simd::Simd;
+
+/// Vectors of a panel: the width of the register block.
+pub(crate) const PANEL: usize = 2;
+
+/// acc\[i\] += Σ_k rows\[i\]\[k\] b\[k\], one fused multiply-add per k and lane in the order of k, whatever `M` is.
+///
+/// # Safety
+/// As for [`Simd`]; each row is valid for `k` values, `b` for `k` panels.
+#[inline(always)]
+pub(crate) unsafe fn multiply_add<S: Simd, const M: usize>(
+    acc: &mut [[S::V; PANEL]; M],
+    k: usize,
+    rows: &[*const f32; M],
+    b: *const f32,
+) {
+    for k in 0..k {
+        // SAFETY: k is in range of each row and of the panels.
+        unsafe {
+            let b = b.add(k * PANEL * S::W);
+            let b = [S::load(b), S::load(b.add(S::W))];
+            for i in 0..M {
+                let a = S::splat(*rows[i].add(k));
+                for j in 0..PANEL {
+                    acc[i][j] = S::fma(a, b[j], acc[i][j]);
+                }
+            }
+        }
+    }
+}
+
+/// Stores a register block, row i at `c + i ldc`.
+///
+/// # Safety
+/// As for [`Simd`]; `c` is valid for `M` rows of one panel.
+#[inline(always)]
+pub(crate) unsafe fn store<S: Simd, const M: usize>(acc: &[[S::V; PANEL]; M], c: *mut f32, ldc: usize) {
+    for (i, row) in acc.iter().enumerate() {
+        for (j, v) in row.iter().enumerate() {
+            // SAFETY: the caller's `c` holds row i and vector j.
+            unsafe { S::store(c.add(i * ldc + j * S::W), *v) };
+        }
+    }
+}
+
+/// `rows` split into the fewest blocks of at most `mr`, of nearly equal height: (first row, height) of each.
+#[inline(always)]
+pub(crate) fn row_blocks(rows: usize, mr: usize) -> impl Iterator<Item = (usize, usize)> {
+    let blocks = rows.div_ceil(mr);
+    let (height, extra) = if blocks == 0 { (0, 0) } else { (rows / blocks, rows % blocks) };
+    (0..blocks).map(move |i| (i * height + i.min(extra), height + usize::from(i < extra)))
+}
+
+/// Runs `$body` with `$m` as the constant `$M`, 1 ..= `$mr`: the height of a register block must be known when compiling.
+macro_rules! with_rows {
+    ($m:expr, $mr:expr, $M:ident => $body:expr) => {
+        with_rows!(@ $m, $mr, $M => $body; 1 2 3 4 5 6 7 8)
+    };
+    (@ $m:expr, $mr:expr, $M:ident => $body:expr; $($i:literal)+) => {
+        match $m {
+            $($i if $i <= $mr => { const $M: usize = $i; $body })+
+            _ => unreachable!("a register block has at most {} rows", $mr),
+        }
+    };
+}
+pub(crate) use with_rows;

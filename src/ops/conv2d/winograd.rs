@@ -1,0 +1,314 @@
+//! 3x3 stride 1 convolution on the CPU by Winograd's minimal filtering.
+//!
+//! A task is some tiles by some output panels: the input transform V = Bᵀ d B, one small matrix product M = V U for
+//! each of the `INPUTS`² entries of a tile, and the output transform Aᵀ M A with the epilogue, all in one worker's
+//! scratch. A sum over input channels is never split, so blocking and threads do not change a bit of the result.
+
+use super::epilogue::{Epilogue, Store};
+use super::image::Image;
+pub(crate) use super::transform::LARGEST;
+use super::transform::{LONGEST, Transform};
+use crate::backend::cpu::micro::{self, PANEL, row_blocks, with_rows};
+use crate::backend::cpu::simd::{Body, LANES, Simd, dispatch};
+use crate::backend::cpu::{Cpu, SharedMut, Tasks};
+use crate::backend::host::HostTensor;
+use crate::backend::{Backend, Shape};
+use std::array::from_fn;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// Packed weights.
+pub(crate) struct Winograd<T> {
+    c_in: usize,
+    c_out: usize,
+    /// (INPUTS², panels, c_in, panel width): U = G g Gᵀ.
+    u: HostTensor<f32>,
+    /// (c_in): what lies outside the image.
+    zeros: Vec<f32>,
+    transform: PhantomData<T>,
+}
+
+/// Tiles of a task at most: enough that a panel of weights, which comes from memory, is used often while it is in L1.
+const TILES: usize = 36;
+
+impl<T: Transform> Winograd<T> {
+    /// Packs the weights; `tap(o, c)` gives the nine weights of an output and an input channel, which are multiples of 16.
+    pub fn new(cpu: &Cpu, c_in: usize, c_out: usize, tap: impl Fn(usize, usize) -> [f32; 9] + Sync) -> Self {
+        let width = PANEL * cpu.isa().lanes();
+        let panels = c_out.div_ceil(width);
+        let mut u = cpu.alloc(Shape::flat(T::INPUTS * T::INPUTS * panels * c_in * width));
+        let (g, tasks, out) = (T::filter(), Tasks::new(panels * c_in.div_ceil(LANES)), SharedMut::new(&mut u));
+        cpu.each_worker(0, |_| {
+            while let Some(task) = tasks.take() {
+                let (panel, block) = (task % panels, task / panels);
+                for c in (block * LANES..c_in).take(LANES) {
+                    let mut rows = [[0.0; PANEL * LANES]; LONGEST * LONGEST];
+                    for o in (panel * width..c_out).take(width) {
+                        transform_filter::<T>(&g, &tap(o, c), |xi, u| rows[xi][o % width] = u as f32);
+                    }
+                    for (xi, row) in rows.iter().enumerate().take(T::INPUTS * T::INPUTS) {
+                        // SAFETY: row (xi, panel, c) is inside the array, and this task's alone.
+                        unsafe {
+                            let u = out.ptr().add(((xi * panels + panel) * c_in + c) * width);
+                            u.copy_from_nonoverlapping(row.as_ptr(), width);
+                        }
+                    }
+                }
+            }
+        });
+        Self { c_in, c_out, u, zeros: vec![0.0; c_in], transform: PhantomData }
+    }
+
+    /// Convolves `x` and gives the output tiles to `sink`.
+    pub fn run(&self, cpu: &Cpu, x: &Image<'_>, sink: impl Sink) {
+        assert_eq!(x.shape.c, self.c_in, "convolution of {:?}", x.shape);
+        let width = PANEL * cpu.isa().lanes();
+        let (rows, columns) = (x.shape.h.div_ceil(T::OUTPUTS), x.shape.w.div_ceil(T::OUTPUTS));
+        let plan = Plan::new(rows * columns * x.shape.n, self.c_out.div_ceil(width), cpu.threads());
+        // An odd number of cache lines, so that the streams of a tile do not share a cache set.
+        let longest_row = self.c_in.max(plan.task_panels * width);
+        let slab = ((plan.task_tiles * longest_row).div_ceil(16) | 1) * 16;
+        let tasks = Tasks::new(plan.tile_blocks() * plan.panel_blocks());
+        cpu.each_worker((T::INPUTS * T::INPUTS + 1) * slab, |scratch| {
+            let scratch = scratch.as_mut_ptr();
+            let run = Run { k: self, x, sink: &sink, plan, rows, columns, slab, tasks: &tasks, scratch };
+            // SAFETY: the scratch holds one slab more than products; the image and the sink have the extents of `run`.
+            unsafe { dispatch(cpu.isa(), run) };
+        });
+    }
+}
+
+/// Gives each entry of G w Gᵀ, with its index, to `put`.
+fn transform_filter<T: Transform>(g: &[[f64; 3]; LONGEST], w: &[f32; 9], mut put: impl FnMut(usize, f64)) {
+    let w = w.map(f64::from);
+    for i in 0..T::INPUTS {
+        let row: [f64; 3] = from_fn(|s| g[i][0] * w[s] + g[i][1] * w[3 + s] + g[i][2] * w[6 + s]);
+        for j in 0..T::INPUTS {
+            put(i * T::INPUTS + j, row[0] * g[j][0] + row[1] * g[j][1] + row[2] * g[j][2]);
+        }
+    }
+}
+
+/// How the work is cut into tasks.
+#[derive(Clone, Copy)]
+struct Plan {
+    tiles: usize,
+    panels: usize,
+    task_tiles: usize,
+    task_panels: usize,
+}
+
+impl Plan {
+    /// As many tiles as fit, the same number of blocks for each worker; if they are too few for all workers the output
+    /// panels are split, which costs a second input transform but streams the weights once.
+    fn new(tiles: usize, panels: usize, workers: usize) -> Self {
+        let blocks = tiles.div_ceil(TILES);
+        let blocks = if blocks > 1 { blocks.next_multiple_of(workers) } else { blocks };
+        let task_tiles = tiles.div_ceil(blocks.max(1));
+        let parts = workers.div_ceil(blocks.max(1)).min(panels);
+        Self { tiles, panels, task_tiles, task_panels: panels.div_ceil(parts) }
+    }
+    fn tile_blocks(self) -> usize {
+        self.tiles.div_ceil(self.task_tiles.max(1))
+    }
+    fn panel_blocks(self) -> usize {
+        self.panels.div_ceil(self.task_panels)
+    }
+    fn task(self, task: usize) -> (Range<usize>, Range<usize>) {
+        let part = |i: usize, len: usize, total: usize| i * len..((i + 1) * len).min(total);
+        let blocks = self.panel_blocks();
+        (part(task / blocks, self.task_tiles, self.tiles), part(task % blocks, self.task_panels, self.panels))
+    }
+}
+
+/// Where output tiles go.
+pub(crate) trait Sink: Sync {
+    /// Takes W channels from `c` of the `m` x `m` tile whose first pixel is (n, i, j); the tile may cross the image's edge.
+    ///
+    /// # Safety
+    /// As for [`Simd`]; the place is in the output and this worker's alone.
+    unsafe fn tile<S: Simd>(&self, tile: &[[S::V; LARGEST]; LARGEST], m: usize, place: (usize, usize, usize), c: usize);
+}
+
+impl<E: Epilogue> Sink for Store<'_, E> {
+    #[inline(always)]
+    unsafe fn tile<S: Simd>(
+        &self,
+        tile: &[[S::V; LARGEST]; LARGEST],
+        m: usize,
+        (n, i0, j0): (usize, usize, usize),
+        c: usize,
+    ) {
+        for (i, row) in tile.iter().enumerate().take(m) {
+            for (j, v) in row.iter().enumerate().take(m) {
+                if i0 + i < self.shape.h && j0 + j < self.shape.w {
+                    // SAFETY: the caller's obligation, and the pixel is inside.
+                    unsafe { self.pixel::<S>(*v, (n, i0 + i, j0 + j), c, S::W) };
+                }
+            }
+        }
+    }
+}
+
+/// One worker's share of a convolution.
+struct Run<'a, T, K> {
+    k: &'a Winograd<T>,
+    x: &'a Image<'a>,
+    sink: &'a K,
+    plan: Plan,
+    /// Rows and columns of tiles in an image.
+    rows: usize,
+    columns: usize,
+    /// Floats between the matrices of two entries of a tile.
+    slab: usize,
+    tasks: &'a Tasks,
+    /// INPUTS² + 1 slabs. V of entry xi lies in slab xi + 1, and M in slab xi, whose V is no longer needed.
+    scratch: *mut f32,
+}
+
+impl<T: Transform, K: Sink> Body for Run<'_, T, K> {
+    #[inline(always)]
+    unsafe fn run<S: Simd, const MR: usize>(self) {
+        let Winograd { c_in, ref u, .. } = *self.k;
+        while let Some(task) = self.tasks.take() {
+            let (tiles, panels) = self.plan.task(task);
+            // SAFETY: tiles and panels are within the plan, which the scratch was made for.
+            unsafe {
+                self.transform_input::<S>(tiles.clone());
+                S::call(Products {
+                    entries: T::INPUTS * T::INPUTS,
+                    scratch: self.scratch,
+                    slab: self.slab,
+                    tiles: tiles.len(),
+                    c_in,
+                    u,
+                    panels: panels.clone(),
+                    all_panels: self.plan.panels,
+                });
+                self.transform_output::<S>(tiles, panels);
+            }
+        }
+    }
+}
+
+impl<T: Transform, K: Sink> Run<'_, T, K> {
+    /// Sample and first output pixel of a tile.
+    #[inline(always)]
+    fn place(&self, tile: usize) -> (usize, usize, usize) {
+        let (n, t) = (tile / (self.rows * self.columns), tile % (self.rows * self.columns));
+        (n, t / self.columns * T::OUTPUTS, t % self.columns * T::OUTPUTS)
+    }
+
+    /// V, (tiles, c_in) for each entry.
+    #[inline(always)]
+    unsafe fn transform_input<S: Simd>(&self, tiles: Range<usize>) {
+        let (slab, c_in, zeros) = (self.slab, self.k.c_in, self.k.zeros.as_ptr());
+        for (t, tile) in tiles.enumerate() {
+            let (n, i0, j0) = self.place(tile);
+            let mut first = 0;
+            for part in self.x.parts() {
+                let pixels: [[*const f32; LONGEST]; LONGEST] = from_fn(|i| {
+                    from_fn(|j| self.x.pixel(part, n, (i0 + i) as isize - 1, (j0 + j) as isize - 1, zeros))
+                });
+                for c in (0..part.c).step_by(S::W) {
+                    // SAFETY: a pixel has the part's channels, a multiple of W; so has row t of a slab.
+                    unsafe {
+                        let v = self.scratch.add(slab + t * c_in + first + c);
+                        let scale = self.x.scale.map(|s| S::load(s.values().as_ptr().add(s.at(n, first + c))));
+                        let mut half = [[S::zero(); LONGEST]; LONGEST]; // half[i][j]: (Bᵀ d)[i][j]
+                        for j in 0..T::INPUTS {
+                            let mut d = [S::zero(); LONGEST];
+                            for i in 0..T::INPUTS {
+                                d[i] = S::load(pixels[i][j].add(c));
+                                if let Some(scale) = scale {
+                                    d[i] = S::mul(d[i], scale);
+                                }
+                            }
+                            let column = T::input::<S>(&d);
+                            for i in 0..T::INPUTS {
+                                half[i][j] = column[i];
+                            }
+                        }
+                        for i in 0..T::INPUTS {
+                            let row = T::input::<S>(&half[i]);
+                            for j in 0..T::INPUTS {
+                                S::store(v.add((i * T::INPUTS + j) * slab), row[j]);
+                            }
+                        }
+                    }
+                }
+                first += part.c;
+            }
+        }
+    }
+
+    /// Aᵀ M A, to the sink.
+    #[inline(always)]
+    unsafe fn transform_output<S: Simd>(&self, tiles: Range<usize>, panels: Range<usize>) {
+        let width = PANEL * S::W;
+        let (first, ldm) = (panels.start * width, panels.len() * width);
+        let channels = first..(panels.end * width).min(self.k.c_out);
+        for (t, tile) in tiles.enumerate() {
+            let place = self.place(tile);
+            for c in channels.clone().step_by(S::W) {
+                // SAFETY: row t of a slab has the task's panels; the tile and channels are this task's alone.
+                unsafe {
+                    let m = self.scratch.add(t * ldm + c - first);
+                    let mut half = [[S::zero(); LONGEST]; LARGEST]; // half[i][j]: (Aᵀ M)[i][j]
+                    for j in 0..T::INPUTS {
+                        let mut d = [S::zero(); LONGEST];
+                        for i in 0..T::INPUTS {
+                            d[i] = S::load(m.add((i * T::INPUTS + j) * self.slab));
+                        }
+                        let column = T::output::<S>(&d);
+                        for i in 0..T::OUTPUTS {
+                            half[i][j] = column[i];
+                        }
+                    }
+                    let tile = from_fn(|i| T::output::<S>(&half[i]));
+                    self.sink.tile::<S>(&tile, T::OUTPUTS, place, c);
+                }
+            }
+        }
+    }
+}
+
+/// M = V U for every entry of the tiles: (tiles, c_in) by (c_in, panels).
+struct Products<'a> {
+    entries: usize,
+    scratch: *mut f32,
+    slab: usize,
+    tiles: usize,
+    c_in: usize,
+    /// (entries, all_panels, c_in, width)
+    u: &'a [f32],
+    panels: Range<usize>,
+    all_panels: usize,
+}
+
+impl Body for Products<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd, const MR: usize>(self) {
+        let Self { c_in, slab, .. } = self;
+        let width = PANEL * S::W;
+        let ldm = self.panels.len() * width;
+        for xi in 0..self.entries {
+            for (p, panel) in self.panels.clone().enumerate() {
+                let u = self.u[(xi * self.all_panels + panel) * c_in * width..][..c_in * width].as_ptr();
+                for (row, rows) in row_blocks(self.tiles, MR) {
+                    // SAFETY: V of entry xi has `tiles` rows in slab xi + 1, M in slab xi.
+                    unsafe {
+                        let v = self.scratch.add((xi + 1) * slab + row * c_in);
+                        let m = self.scratch.add(xi * slab + row * ldm + p * width);
+                        with_rows!(rows, MR, M => {
+                            let mut acc = [[S::zero(); PANEL]; M];
+                            let rows = from_fn(|i| v.add(i * c_in).cast_const());
+                            micro::multiply_add::<S, M>(&mut acc, c_in, &rows, u);
+                            micro::store::<S, M>(&acc, m, ldm);
+                        });
+                    }
+                }
+            }
+        }
+    }
+}
