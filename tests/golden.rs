@@ -7,7 +7,7 @@ use diem::data::checkpoint::Kind;
 use diem::diffusion::Denoiser;
 use diem::diffusion::denoiser::Preconditioned;
 use diem::nn::{Grads, Layout, Mlp, Network, UNet};
-use diem::ops::{Ops, Precondition};
+use diem::ops::Ops;
 use safetensors::SafeTensors;
 use std::path::PathBuf;
 

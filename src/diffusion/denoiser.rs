@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::backend::{Backend, Keep};
-use crate::nn::Network;
+use crate::nn::{Network, NonFinite};
 use crate::ops::Precondition;
 
 /// d(x_t, σ) and u ↦ Jᵀ u, J = ∂d/∂x_t.
@@ -26,6 +26,14 @@ pub trait Denoiser<B: Backend>: Send + Sync {
     ) -> (B::Tensor, Option<Self::Saved>);
     /// Jᵀ u.
     fn vjp(&self, backend: &B, condition: &Self::Condition, saved: &Self::Saved, u: &B::Tensor) -> B::Tensor;
+    /// Where a forward first gives a value that is not finite: a diagnosis, which runs the forward once more. `None`
+    /// when all is finite, and for a denoiser without layers.
+    ///
+    /// # Errors
+    /// When the device has failed.
+    fn locate_nonfinite(&self, _: &B, _: &B::Tensor, _: &Self::Condition) -> Result<Option<NonFinite>> {
+        Ok(None)
+    }
 }
 
 /// A network with EDM preconditioning: d = c_skip x_t + c_out net(c_in x_t, emb(ln σ)).
@@ -62,6 +70,10 @@ impl<B: Precondition, N: Network<B>> Denoiser<B> for Preconditioned<N> {
         let df = backend.precondition_output_vjp(u, &condition.sigma);
         let dg = self.0.vjp(backend, &condition.network, saved, &df);
         backend.precondition_vjp(u, &dg, &condition.sigma)
+    }
+    fn locate_nonfinite(&self, backend: &B, x_t: &B::Tensor, condition: &Self::Condition) -> Result<Option<NonFinite>> {
+        let input = backend.precondition_input(x_t, &condition.sigma);
+        self.0.locate_nonfinite(backend, &input, &condition.network)
     }
 }
 

@@ -2,11 +2,13 @@
 
 pub mod denoiser;
 pub mod gaussian;
+pub mod model;
 pub mod propagate;
 pub mod samplers;
 pub mod schedule;
 
 pub use denoiser::{Denoiser, Estimator, Prior};
 pub use gaussian::Gaussian;
+pub use model::Model;
 pub use samplers::{Plan, Sampler};
 pub use schedule::Schedule;

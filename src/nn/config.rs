@@ -58,7 +58,7 @@ fn bounded(name: &str, value: usize, range: std::ops::RangeInclusive<usize>) -> 
 /// An embedding has sines and cosines.
 fn embedding(emb: usize) -> Result<()> {
     bounded("emb", emb, 2..=MAX_WIDTH)?;
-    if emb % 2 == 0 { Ok(()) } else { Err(Error::mismatch("emb", "an even number", emb)) }
+    if emb.is_multiple_of(2) { Ok(()) } else { Err(Error::mismatch("emb", "an even number", emb)) }
 }
 
 impl UNetConfig {

@@ -131,7 +131,7 @@ impl<B: Ops> UNet<B> {
         let shape = x.shape();
         let divisor = self.config.divisor();
         assert!(
-            shape.c == self.config.in_channels && shape.h % divisor == 0 && shape.w % divisor == 0,
+            shape.c == self.config.in_channels && shape.h.is_multiple_of(divisor) && shape.w.is_multiple_of(divisor),
             "images {shape:?} for a network of {} channels and multiples of {divisor} pixels",
             self.config.in_channels
         );
