@@ -5,14 +5,18 @@ use super::{DType, Data, Samples, npy};
 use crate::backend::Shape;
 use crate::{Error, Result};
 use flate2::bufread::GzDecoder;
+use image::error::{LimitError, LimitErrorKind};
 use image::imageops::FilterType;
-use image::{DynamicImage, ImageError, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageReader};
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// Values of the darkest byte; what is padded is this.
 pub const BLACK: f32 = -2.0;
+
+/// More than PNG (8 pixels a byte, deflated by 1032 at most) or JPEG (half a bit for 64 pixels) ever reach.
+const MAX_PIXELS_PER_BYTE: u64 = 1 << 14;
 
 /// The number for a byte: v 4/256 - 2, in [-2, 2).
 pub fn from_byte(v: u8) -> f32 {
@@ -109,7 +113,8 @@ fn read_pictures(paths: &[PathBuf], selection: Selection) -> Result<Samples<f32>
 fn read_picture(path: &Path, size: Option<u32>) -> Result<(Shape, Vec<u8>)> {
     let place = Place::file(path);
     let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
-    let picture = decode(BufReader::new(file)).map_err(|e| match e {
+    let bytes = file.metadata().map_err(|e| place.read_error(e))?.len();
+    let picture = decode(BufReader::new(file), bytes).map_err(|e| match e {
         ImageError::IoError(e) => place.read_error(e),
         e => place.mismatch("a PNG or JPEG picture", e),
     })?;
@@ -127,13 +132,14 @@ fn read_picture(path: &Path, size: Option<u32>) -> Result<(Shape, Vec<u8>)> {
     })
 }
 
-fn decode(file: BufReader<File>) -> image::ImageResult<DynamicImage> {
-    let mut limits = Limits::default();
-    (limits.max_image_width, limits.max_image_height) = (Some(1 << 14), Some(1 << 14));
-    limits.max_alloc = Some(1 << 29);
-    let mut reader = ImageReader::new(file).with_guessed_format()?;
-    reader.limits(limits);
-    reader.decode()
+/// Decodes a file of `size` bytes, unless it claims more pixels than one so long can hold.
+fn decode(file: BufReader<File>, size: u64) -> image::ImageResult<DynamicImage> {
+    let decoder = ImageReader::new(file).with_guessed_format()?.into_decoder()?;
+    let (w, h) = decoder.dimensions();
+    if u64::from(w) * u64::from(h) > size.saturating_mul(MAX_PIXELS_PER_BYTE) {
+        return Err(ImageError::Limits(LimitError::from_kind(LimitErrorKind::DimensionError)));
+    }
+    DynamicImage::from_decoder(decoder)
 }
 
 fn read_npy(path: &Path) -> Result<Samples<f32>> {

@@ -1,13 +1,13 @@
 //! numpy's `.npz`: a zip file of `.npy` arrays, stored or deflated.
 
 use super::place::Place;
-use super::{Array, DType, npy};
+use super::{Array, DType, atomic, npy};
 use crate::{Error, Result};
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use zip::result::ZipError;
-use zip::write::{SimpleFileOptions, ZipWriter};
+use zip::write::{SimpleFileOptions, StreamWriter, ZipWriter};
 use zip::{CompressionMethod, DateTime, ZipArchive};
 
 /// The most that deflate expands: 258 bytes from 2 bits.
@@ -94,18 +94,22 @@ fn zip_error(place: Place<'_>, expected: &str, e: ZipError) -> Error {
     }
 }
 
-/// Writes the arrays of an `.npz`, deflated; the bytes depend on nothing but the arrays.
-pub struct NpzWriter<W: Write + Seek>(ZipWriter<W>);
+/// Writes the arrays of an `.npz`; the bytes depend on nothing but the arrays.
+pub struct NpzWriter<W: Write>(ZipWriter<StreamWriter<FailsOnce<W>>>);
 
-impl<W: Write + Seek> NpzWriter<W> {
+impl<W: Write> NpzWriter<W> {
     /// Adds an array.
     ///
     /// # Errors
     /// The writer's.
     pub fn add(&mut self, name: &str, array: &Array) -> io::Result<()> {
+        // Floats do not deflate, masks do.
+        let method = match array.data.dtype().size() {
+            1 => CompressionMethod::Deflated,
+            _ => CompressionMethod::Stored,
+        };
         let options = SimpleFileOptions::default()
-            .compression_method(CompressionMethod::Deflated)
-            .compression_level(Some(1)) // floats hardly compress; masks do at any level
+            .compression_method(method)
             .last_modified_time(DateTime::DEFAULT)
             .large_file(array.data.len() * array.data.dtype().size() >= u32::MAX as usize / 2);
         self.0.start_file(format!("{name}.npy"), options)?;
@@ -118,10 +122,35 @@ impl<W: Write + Seek> NpzWriter<W> {
 /// # Errors
 /// [`Error::Io`].
 pub fn write(path: &Path, fill: impl FnOnce(&mut NpzWriter<&mut BufWriter<&File>>) -> io::Result<()>) -> Result<()> {
-    super::atomic::write(path, |w| {
-        let mut npz = NpzWriter(ZipWriter::new(w));
+    atomic::write(path, |w| {
+        let mut npz = NpzWriter(ZipWriter::new_stream(FailsOnce { inner: w, failed: false }));
         fill(&mut npz)?;
         npz.0.finish()?;
         Ok(())
     })
+}
+
+/// Passes on the first error of a writer, and swallows what follows: `ZipWriter` writes once more when it is dropped, and
+/// prints it if that fails too.
+struct FailsOnce<W> {
+    inner: W,
+    failed: bool,
+}
+
+impl<W: Write> FailsOnce<W> {
+    fn unless_failed<T>(&mut self, otherwise: T, f: impl FnOnce(&mut W) -> io::Result<T>) -> io::Result<T> {
+        if self.failed {
+            return Ok(otherwise);
+        }
+        f(&mut self.inner).inspect_err(|_| self.failed = true)
+    }
+}
+
+impl<W: Write> Write for FailsOnce<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.unless_failed(bytes.len(), |w| w.write(bytes))
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.unless_failed((), W::flush)
+    }
 }
