@@ -77,7 +77,6 @@ impl Args {
             .try_for_each(|p| self.is_free(p))?;
         let images = self.images()?;
         let observations = self.observe(&images)?;
-        observations.write()?;
         let Shape { n, h, w, c } = images.shape;
         if let Some(truth) = &self.truth {
             npy::write(truth, &Array::f32(&[n, h, w, c], images.data.clone()))?;
@@ -85,6 +84,7 @@ impl Args {
         if h * w > 1 {
             picture::write(&preview, &draw(&images, &observations))?;
         }
+        observations.write()?; // last: where it is, all is
         let what = match observations.measured() {
             Measured::Mask(mask) => {
                 let kept = mask.data.iter().filter(|m| **m == 1).count() as f64 / mask.data.len() as f64;
