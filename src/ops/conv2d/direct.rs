@@ -3,7 +3,7 @@
 //! It covers what Winograd does not: any channels, 1x1 (linear layers), stride 2, and the VJP of stride 2, which is four
 //! convolutions, one for each parity of the output's row and column.
 
-use super::epilogue::{Epilogue, Store};
+use super::epilogue::{At, Epilogue, Store};
 use super::image::Image;
 use crate::backend::cpu::micro::{self, PANEL, row_blocks, with_rows};
 use crate::backend::cpu::simd::{Body, Simd, dispatch};
@@ -192,7 +192,7 @@ struct Run<'a, E> {
 impl<E: Epilogue> Body for Run<'_, E> {
     #[inline(always)]
     unsafe fn run<S: Simd, const MR: usize>(self) {
-        let mut table = Vec::new();
+        let (mut table, mut places) = (Vec::new(), Vec::new());
         while let Some(mut task) = self.tasks.take() {
             let mut class = 0;
             while task >= self.plans[class].tasks() {
@@ -202,6 +202,11 @@ impl<E: Epilogue> Body for Run<'_, E> {
             let (class, plan) = (&self.k.classes[class], &self.plans[class]);
             let (pixels, panels) = plan.task(task);
             self.point(&mut table, class, plan, pixels.clone());
+            places.clear();
+            places.extend(pixels.clone().map(|pixel| {
+                let (n, i, j) = plan.place(pixel);
+                (n, self.y.offset(n, class.first.0 + self.k.step * i, class.first.1 + self.k.step * j))
+            }));
             for panel in panels {
                 // SAFETY: the table has the pixels' pointers, and the scratch a panel for each pixel.
                 unsafe {
@@ -215,7 +220,7 @@ impl<E: Epilogue> Body for Run<'_, E> {
                         scratch: self.scratch,
                     };
                     S::call(sums);
-                    self.finish::<S>(class, plan, pixels.clone(), panel);
+                    self.finish::<S>(&places, panel);
                 }
             }
         }
@@ -236,19 +241,15 @@ impl<E: Epilogue> Run<'_, E> {
             }
         }
     }
-    /// Stores the sums of one panel.
+    /// Stores the sums of one panel at the places, (sample, offset), of the pixels.
     #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, class: &Class, plan: &Plan, pixels: Range<usize>, panel: usize) {
+    unsafe fn finish<S: Simd>(&self, places: &[(usize, usize)], panel: usize) {
         let width = PANEL * S::W;
-        for (row, pixel) in pixels.enumerate() {
-            let (n, i, j) = plan.place(pixel);
-            let place = (n, class.first.0 + self.k.step * i, class.first.1 + self.k.step * j);
+        for (row, &(n, offset)) in places.iter().enumerate() {
             for c in (panel * width..self.k.c_out).step_by(S::W).take(PANEL) {
+                let at = At { n, offset: offset + c, c, lanes: S::W.min(self.k.c_out - c) };
                 // SAFETY: the scratch has this row; the pixel is inside and this task's alone.
-                unsafe {
-                    let v = S::load(self.scratch.add(row * width + c - panel * width));
-                    self.y.pixel::<S>(v, place, c, S::W.min(self.k.c_out - c));
-                }
+                unsafe { self.y.put::<S>(S::load(self.scratch.add(row * width + c - panel * width)), at) };
             }
         }
     }

@@ -174,14 +174,17 @@ pub(crate) struct Store<'a, E> {
 }
 
 impl<E: Epilogue> Store<'_, E> {
-    /// Finishes `lanes` channels from `c` of pixel (n, i, j).
+    /// Where the channels of pixel (n, i, j) start.
+    #[inline(always)]
+    pub fn offset(&self, n: usize, i: usize, j: usize) -> usize {
+        ((n * self.shape.h + i) * self.shape.w + j) * self.shape.c
+    }
+    /// Finishes the sums `v` of the channels `at`.
     ///
     /// # Safety
     /// As for [`Epilogue::apply`].
     #[inline(always)]
-    pub unsafe fn pixel<S: Simd>(&self, v: S::V, (n, i, j): (usize, usize, usize), c: usize, lanes: usize) {
-        let Shape { h, w, c: channels, .. } = self.shape;
-        let at = At { n, offset: ((n * h + i) * w + j) * channels + c, c, lanes };
+    pub unsafe fn put<S: Simd>(&self, v: S::V, at: At) {
         // SAFETY: the caller's obligation.
         unsafe { at.store::<S>(self.y, self.epilogue.apply::<S>(v, at)) };
     }

@@ -6,11 +6,10 @@
 use super::direct::Tap;
 use super::image::Image;
 use crate::backend::Array;
-use crate::backend::cpu::micro::{self, PANEL, row_blocks, with_rows};
+use crate::backend::cpu::micro::{PANEL, row_blocks, with_rows};
 use crate::backend::cpu::simd::{Body, Simd, dispatch};
 use crate::backend::cpu::{Cpu, SharedMut, Tasks};
 use crate::backend::host::HostTensor;
-use std::array::from_fn;
 
 /// Pixels of a block: few enough that the block's input stays in L2 for all output panels.
 const PIXELS: usize = 64;
@@ -128,10 +127,12 @@ unsafe fn outer_products<S: Simd, const MR: usize>(
                     }
                 }
                 let sums = sums.add(c * width);
-                let total: [[S::V; PANEL]; M] = from_fn(|i| {
-                    from_fn(|j| S::add(S::load(sums.add(i * width + j * S::W)), acc[i][j]))
-                });
-                micro::store::<S, M>(&total, sums, width);
+                for i in 0..M {
+                    for j in 0..PANEL {
+                        let sum = sums.add(i * width + j * S::W);
+                        S::store(sum, S::add(S::load(sum), acc[i][j]));
+                    }
+                }
             }
         });
     }

@@ -4,7 +4,7 @@
 //! each of the `INPUTS`² entries of a tile, and the output transform Aᵀ M A with the epilogue, all in one worker's
 //! scratch. A sum over input channels is never split, so blocking and threads do not change a bit of the result.
 
-use super::epilogue::{Epilogue, Store};
+use super::epilogue::{At, Epilogue, Store};
 use super::image::Image;
 pub(crate) use super::transform::LARGEST;
 use super::transform::{LONGEST, Transform};
@@ -142,8 +142,9 @@ impl<E: Epilogue> Sink for Store<'_, E> {
         for (i, row) in tile.iter().enumerate().take(m) {
             for (j, v) in row.iter().enumerate().take(m) {
                 if i0 + i < self.shape.h && j0 + j < self.shape.w {
+                    let at = At { n, offset: self.offset(n, i0 + i, j0 + j) + c, c, lanes: S::W };
                     // SAFETY: the caller's obligation, and the pixel is inside.
-                    unsafe { self.pixel::<S>(*v, (n, i0 + i, j0 + j), c, S::W) };
+                    unsafe { self.put::<S>(*v, at) };
                 }
             }
         }
@@ -174,7 +175,10 @@ impl<T: Transform, K: Sink> Body for Run<'_, T, K> {
             let (tiles, panels) = self.plan.task(task);
             // SAFETY: tiles and panels are within the plan, which the scratch was made for.
             unsafe {
-                self.transform_input::<S>(tiles.clone());
+                match self.x.scale {
+                    None => self.transform_input::<S, false>(tiles.clone()),
+                    Some(_) => self.transform_input::<S, true>(tiles.clone()),
+                }
                 S::call(Products {
                     entries: T::INPUTS * T::INPUTS,
                     scratch: self.scratch,
@@ -199,9 +203,9 @@ impl<T: Transform, K: Sink> Run<'_, T, K> {
         (n, t / self.columns * T::OUTPUTS, t % self.columns * T::OUTPUTS)
     }
 
-    /// V, (tiles, c_in) for each entry.
+    /// V, (tiles, c_in) for each entry, of the image or its scaled version.
     #[inline(always)]
-    unsafe fn transform_input<S: Simd>(&self, tiles: Range<usize>) {
+    unsafe fn transform_input<S: Simd, const SCALED: bool>(&self, tiles: Range<usize>) {
         let (slab, c_in, zeros) = (self.slab, self.k.c_in, self.k.zeros.as_ptr());
         for (t, tile) in tiles.enumerate() {
             let (n, i0, j0) = self.place(tile);
@@ -214,13 +218,16 @@ impl<T: Transform, K: Sink> Run<'_, T, K> {
                     // SAFETY: a pixel has the part's channels, a multiple of W; so has row t of a slab.
                     unsafe {
                         let v = self.scratch.add(slab + t * c_in + first + c);
-                        let scale = self.x.scale.map(|s| S::load(s.values().as_ptr().add(s.at(n, first + c))));
+                        let scale = match self.x.scale {
+                            Some(scale) if SCALED => S::load(scale.values().as_ptr().add(scale.at(n, first + c))),
+                            _ => S::zero(),
+                        };
                         let mut half = [[S::zero(); LONGEST]; LONGEST]; // half[i][j]: (Bᵀ d)[i][j]
                         for j in 0..T::INPUTS {
                             let mut d = [S::zero(); LONGEST];
                             for i in 0..T::INPUTS {
                                 d[i] = S::load(pixels[i][j].add(c));
-                                if let Some(scale) = scale {
+                                if SCALED {
                                     d[i] = S::mul(d[i], scale);
                                 }
                             }
@@ -265,7 +272,10 @@ impl<T: Transform, K: Sink> Run<'_, T, K> {
                             half[i][j] = column[i];
                         }
                     }
-                    let tile = from_fn(|i| T::output::<S>(&half[i]));
+                    let mut tile = [[S::zero(); LARGEST]; LARGEST];
+                    for i in 0..T::OUTPUTS {
+                        tile[i] = T::output::<S>(&half[i]);
+                    }
                     self.sink.tile::<S>(&tile, T::OUTPUTS, place, c);
                 }
             }
