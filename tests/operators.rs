@@ -7,6 +7,7 @@ use diem::backend::cpu::Cpu;
 use diem::backend::reference::Reference;
 use diem::backend::{Array, Backend, Shape};
 use diem::operators::{DenseMatrix, Measurement, Operator, PixelMask};
+use diem::ops::Vector;
 use toys::{SmallOps, mask, normal};
 
 const IMAGE: Shape = Shape::new(3, 5, 7, 2);
