@@ -5,12 +5,12 @@ mod toys;
 use diem::backend::cpu::Cpu;
 use diem::backend::host::{HostBackend, HostTensor};
 use diem::backend::reference::Reference;
-use diem::backend::{Array, Backend, Keep, Real, Shape};
-use diem::diffusion::{Denoiser, Estimator};
+use diem::backend::{Array, Backend, Keep, Shape};
+use diem::diffusion::{Denoiser, Estimator, Gaussian};
 use diem::operators::{DenseMatrix, Measurement, Operator, PixelMask};
 use diem::posterior::solvers::{Krylov, Solver};
 use diem::posterior::{Counts, Covariance, Mmps, Posterior};
-use toys::{Counting, SmallOps, Smooth, distance, mask, normal};
+use toys::{Counting, SmallOps, Smooth, distance, mask, normal, normals};
 
 const IMAGE: Shape = Shape::new(3, 4, 5, 2);
 const METHODS: [Krylov; 3] = [Krylov::Cg, Krylov::Gmres, Krylov::Bicgstab];
@@ -197,6 +197,13 @@ fn folded_is_textbook_for_a_jacobian_that_is_not_symmetric() {
 }
 
 #[test]
+fn folded_is_textbook_for_a_gaussian() {
+    let d = IMAGE.row();
+    let factor = normals(d * 3, 21).iter().map(|u| 0.5 * u).collect();
+    folded_is_textbook(&Reference::new(), &Gaussian::new(normals(d, 20), vec![0.3; d], factor).unwrap());
+}
+
+#[test]
 fn vjps_are_counted() {
     let backend = Reference::new();
     let sigma = [0.7];
@@ -320,7 +327,7 @@ fn a_precise_mask_is_fine_in_f32() {
             let (x, _) =
                 mmps(&cpu, &denoiser, &measurement(&cpu, 1e-3, false), solver, (&noisy(&cpu, &[sigma]), &[sigma]));
             let error = distance(&x, &exact);
-            println!("{krylov:?}({k}) at {sigma}: {error:e}");
+
             assert!(error < 2e-6, "{krylov:?}({k}) at {sigma}: {error:e}");
         }
     }

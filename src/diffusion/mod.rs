@@ -2,6 +2,7 @@
 
 pub mod denoiser;
 pub mod gaussian;
+pub mod mixture;
 pub mod model;
 pub mod propagate;
 pub mod samplers;
@@ -9,6 +10,7 @@ pub mod schedule;
 
 pub use denoiser::{Denoiser, Estimator, Prior};
 pub use gaussian::Gaussian;
+pub use mixture::Mixture;
 pub use model::Model;
 pub use samplers::{Plan, Sampler};
 pub use schedule::Schedule;
