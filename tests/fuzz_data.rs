@@ -248,3 +248,26 @@ fn hostile_zip_directories() {
     zip64.extend([b"PK\x05\x06", &[0; 4][..], &[0xff; 12], &[0; 2]].concat());
     assert!(read(&zip64).is_none());
 }
+
+/// Directory and array header agree on a size that the file cannot hold, stored or deflated.
+#[test]
+fn members_that_claim_too_much() {
+    const CLAIM: u32 = 1 << 30;
+    let text = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({CLAIM},), }}");
+    let content = [b"\x93NUMPY\x01\x00", &(text.len() as u16).to_le_bytes()[..], text.as_bytes(), &[0; 8]].concat();
+    let size = (10 + text.len() as u32 + CLAIM).to_le_bytes();
+    for method in [zip::CompressionMethod::Stored, zip::CompressionMethod::Deflated] {
+        let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        let options = zip::write::SimpleFileOptions::default().compression_method(method);
+        zip.start_file("y.npy", options).unwrap();
+        std::io::Write::write_all(&mut zip, &content).unwrap();
+        let mut bytes = zip.finish().unwrap().into_inner();
+        let entry = bytes.windows(4).position(|w| w == b"PK\x01\x02").unwrap();
+        bytes[entry + 24..entry + 28].copy_from_slice(&size);
+        if method == zip::CompressionMethod::Stored {
+            bytes[entry + 20..entry + 24].copy_from_slice(&size);
+        }
+        let read = |bytes: &[u8]| bounded("a.npz", bytes, DEFLATE + 1024, |p| Npz::open(p)?.read("y", DType::ALL));
+        assert!(read(&bytes).is_none());
+    }
+}

@@ -155,7 +155,7 @@ fn read_npy(path: &Path) -> Result<Samples<f32>> {
         Data::U8(bytes) => bytes.into_iter().map(from_byte).collect(),
         floats => floats.into_f32(),
     };
-    if let Some(i) = data.iter().position(|x| !(x.abs() <= 4.0)) {
+    if let Some(i) = data.iter().position(|x| x.is_nan() || x.abs() > 4.0) {
         return Err(match data[i].is_finite() {
             true => place.mismatch("floats in [-2, 2] (or uint8)", data[i]),
             false => Error::NonFinite { place: format!("{place}, image {}", i / shape.row()) },

@@ -63,7 +63,7 @@ impl Tile<'_> {
             Tile::Empty => BACKGROUND,
             Tile::Observed(_, mask) if mask[i] == 0 => UNOBSERVED,
             Tile::Image(x) | Tile::Observed(x, _) => bytes(pixel(x)),
-            Tile::Magnitude(x, scale) => viridis(pixel(x).iter().sum::<f32>() / 3.0 / scale),
+            Tile::Magnitude(x, scale) => viridis(pixel(x).iter().sum::<f32>() / 3.0 / scale.max(f32::MIN_POSITIVE)),
         }
     }
 }
