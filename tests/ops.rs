@@ -1,7 +1,9 @@
-//! The registry of ops and networks, every case: finite differences and adjoints of the reference, and that the checks
-//! can fail.
+//! The registry of ops and networks, every case: finite differences and adjoints of the reference, the CPU backend
+//! against it on every instruction set, and that the checks can fail.
 
 use diem::Result;
+use diem::backend::cpu::simd::Isa;
+use diem::backend::cpu::{Cpu, Options};
 use diem::backend::reference::Reference;
 use diem::backend::{Array, Shape};
 use diem::check::case::{At, Case, Gradients, Input, Outcome, Probe, accumulator};
@@ -15,9 +17,22 @@ fn assert_pass(rows: &[CheckRow]) {
 }
 
 #[test]
-fn the_reference_passes() {
+fn every_case_passes_on_every_instruction_set() {
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+        let cpu = Cpu::new(Options { isa, poison: true, ..Options::default() }).unwrap();
+        let mut rows = Vec::new();
+        check::run("", isa as u64, &cpu, |row| rows.push(row)).unwrap();
+        assert_pass(&rows);
+    }
+}
+
+#[test]
+fn low_memory_passes() {
+    let cpu = Cpu::new(Options { low_memory: true, poison: true, ..Options::default() }).unwrap();
     let mut rows = Vec::new();
-    check::run("", 0, &Reference::new(), |row| rows.push(row)).unwrap();
+    for op in ["conv2d", "res_block", "merge", "unet"] {
+        check::run(op, 7, &cpu, |row| rows.push(row)).unwrap();
+    }
     assert_pass(&rows);
 }
 

@@ -64,8 +64,8 @@ pub struct Input {
 pub enum Values {
     /// N(0, std²).
     Normal(f64),
-    /// 0 or 1, equally likely.
-    Mask,
+    /// 1 with this probability, else 0.
+    Mask(f64),
 }
 
 impl Input {
@@ -81,32 +81,36 @@ impl Input {
     pub fn weights(name: impl Into<String>, len: usize, fan_in: usize) -> Self {
         Self::scaled(name, Shape::flat(len), 1.0 / (fan_in as f64).sqrt())
     }
-    /// 0 or 1.
-    pub fn mask(name: impl Into<String>, shape: Shape) -> Self {
-        Self { name: name.into(), shape, values: Values::Mask }
+    /// 1 with probability `kept`, else 0.
+    pub fn mask(name: impl Into<String>, shape: Shape, kept: f64) -> Self {
+        Self { name: name.into(), shape, values: Values::Mask(kept) }
     }
-
     /// Standard deviation of its elements.
     pub fn std(&self) -> f64 {
         match self.values {
             Values::Normal(std) => std,
-            Values::Mask => 0.5,
+            Values::Mask(kept) => (kept * (1.0 - kept)).sqrt(),
         }
     }
     /// Elements that f32 represents, so that every backend is given the same; `slot` tells the inputs of a case apart.
     pub fn draw(&self, seed: u64, slot: usize) -> Vec<f64> {
-        let noise = normal(self.shape.len(), seed, slot);
+        let len = self.shape.len();
         match self.values {
-            Values::Normal(std) => noise.iter().map(|z| f64::from((std * z) as f32)).collect(),
-            Values::Mask => noise.iter().map(|&z| f64::from(u8::from(z > 0.0))).collect(),
+            Values::Normal(std) => normal(len, seed, slot).iter().map(|z| f64::from((std * z) as f32)).collect(),
+            Values::Mask(kept) => {
+                stream(seed, slot).uniforms(0).take(len).map(|u| if u < kept { 1.0 } else { 0.0 }).collect()
+            }
         }
     }
 }
 
 /// `len` numbers N(0, 1), named by `seed` and `slot`.
 pub fn normal(len: usize, seed: u64, slot: usize) -> Vec<f64> {
-    let stream = Stream::new(seed, Purpose::Test).at(slot, 0);
-    Reference::new().noise_normal(Shape::flat(len), stream, &[0]).to_vec()
+    Reference::new().noise_normal(Shape::flat(len), stream(seed, slot), &[0]).to_vec()
+}
+
+fn stream(seed: u64, slot: usize) -> Stream {
+    Stream::new(seed, Purpose::Test).at(slot, 0)
 }
 
 /// What a case computed.

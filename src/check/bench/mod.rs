@@ -1,5 +1,8 @@
 //! Timings: how long each call of a case takes, next to the work that it must do.
 
+pub mod peak;
+pub mod step;
+
 use super::case::{At, Case, Once, Probe, Work, draw, draw_dy, upload};
 use super::{Visitor, cases};
 use crate::Result;

@@ -86,7 +86,7 @@ impl Case for Mask {
     }
     fn inputs(&self) -> Vec<Input> {
         let mask = self.x.with_n(self.rows).with_c(1);
-        vec![Input::normal("x", self.x), Input::mask("mask", mask)]
+        vec![Input::normal("x", self.x), Input::mask("mask", mask, 0.5)]
     }
     fn linear(&self) -> &'static [usize] {
         &[0]
