@@ -5,12 +5,12 @@ mod toys;
 use diem::backend::cpu::Cpu;
 use diem::backend::host::{HostBackend, HostTensor};
 use diem::backend::reference::Reference;
-use diem::backend::{Array, Backend, Keep, Shape};
+use diem::backend::{Backend, Keep, Shape};
 use diem::diffusion::{Denoiser, Estimator, Gaussian};
 use diem::operators::{DenseMatrix, Measurement, Operator, PixelMask};
 use diem::posterior::solvers::{Krylov, Solver};
 use diem::posterior::{Counts, Covariance, Mmps, Posterior};
-use toys::{Counting, SmallOps, Smooth, distance, mask, normal, normals};
+use toys::{Counting, SmallOps, Smooth, distance, mask, normal, normals, textbook};
 
 const IMAGE: Shape = Shape::new(3, 4, 5, 2);
 const METHODS: [Krylov; 3] = [Krylov::Cg, Krylov::Gmres, Krylov::Bicgstab];
@@ -51,156 +51,55 @@ fn mmps<B: SmallOps, D: Denoiser<B>>(
     (backend.to_vec(&x_hat).unwrap(), mmps.counts(backend).unwrap())
 }
 
-type Matrix = Vec<Vec<f64>>; // rows
-
-/// The matrix of a linear map of sample `n`, by its action on the basis of its domain.
-fn probe(backend: &Reference, domain: Shape, n: usize, f: impl Fn(&HostTensor<f64>) -> HostTensor<f64>) -> Matrix {
-    let columns: Matrix = (0..domain.row())
-        .map(|i| {
-            let mut e = backend.zeros(domain);
-            e.row_mut(n)[i] = 1.0;
-            f(&e).row(n).to_vec()
-        })
-        .collect();
-    (0..columns[0].len()).map(|i| columns.iter().map(|column| column[i]).collect()).collect()
-}
-
-fn apply(a: &Matrix, x: &[f64]) -> Vec<f64> {
-    a.iter().map(|row| dot(row, x)).collect()
-}
-fn dot(x: &[f64], y: &[f64]) -> f64 {
-    x.iter().zip(y).map(|(x, y)| x * y).sum()
-}
-fn axpy(y: &mut [f64], a: f64, x: &[f64]) {
-    y.iter_mut().zip(x).for_each(|(y, x)| *y += a * x);
-}
-
-/// Textbook CG (Hestenes and Stiefel, 1952): v after k iterations.
-fn textbook_cg(a: &Matrix, b: &[f64], k: usize) -> Vec<f64> {
-    let (mut v, mut r, mut p) = (vec![0.0; b.len()], b.to_vec(), b.to_vec());
-    for _ in 0..k {
-        let q = apply(a, &p);
-        let rr = dot(&r, &r);
-        let alpha = rr / dot(&p, &q);
-        axpy(&mut v, alpha, &p);
-        axpy(&mut r, -alpha, &q);
-        let beta = dot(&r, &r) / rr;
-        p = r.iter().zip(&p).map(|(r, p)| r + beta * p).collect();
-    }
-    v
-}
-
-/// Textbook GMRES: the least residual over span {b, A b, .., A^(k-1) b}, by two Gram-Schmidt processes.
-fn textbook_gmres(a: &Matrix, b: &[f64], k: usize) -> Vec<f64> {
-    let (mut basis, mut images): (Matrix, Matrix) = (Vec::new(), Vec::new());
-    let (mut v, mut r) = (vec![0.0; b.len()], b.to_vec());
-    for _ in 0..k {
-        let mut d = basis.last().map_or(b.to_vec(), |last| apply(a, last));
-        for e in &basis {
-            let h = dot(&d, e) / dot(e, e);
-            axpy(&mut d, -h, e);
-        }
-        basis.push(d.clone());
-        let mut ad = apply(a, &d); // made orthogonal to the others, so that r is projected term by term
-        for (e, ae) in images.chunks(2).map(|pair| (&pair[0], &pair[1])) {
-            let h = dot(&ad, ae) / dot(ae, ae);
-            axpy(&mut ad, -h, ae);
-            axpy(&mut d, -h, e);
-        }
-        let alpha = dot(&r, &ad) / dot(&ad, &ad);
-        axpy(&mut v, alpha, &d);
-        axpy(&mut r, -alpha, &ad);
-        images.extend([d, ad]);
-    }
-    v
-}
-
-/// Textbook BiCGSTAB (van der Vorst, 1992).
-fn textbook_bicgstab(a: &Matrix, b: &[f64], k: usize) -> Vec<f64> {
-    let (mut x, mut r, mut p) = (vec![0.0; b.len()], b.to_vec(), b.to_vec());
-    for _ in 0..k {
-        let rho = dot(b, &r);
-        let v = apply(a, &p);
-        let alpha = rho / dot(b, &v);
-        let mut s = r;
-        axpy(&mut s, -alpha, &v);
-        let t = apply(a, &s);
-        let omega = dot(&t, &s) / dot(&t, &t);
-        axpy(&mut x, alpha, &p);
-        axpy(&mut x, omega, &s);
-        axpy(&mut s, -omega, &t);
-        r = s;
-        let beta = dot(b, &r) / rho * alpha / omega;
-        axpy(&mut p, -omega, &v);
-        p = r.iter().zip(&p).map(|(r, p)| r + beta * p).collect();
-    }
-    x
-}
-
-/// x̂ + σ² Jᵀ Aᵀ v with v solved for first, on matrices: MMPS as the paper states it.
-fn textbook<D: Denoiser<Reference>>(
-    backend: &Reference,
+/// Both solves are sums of the same few terms in f64, and the systems' condition is below 10⁴.
+fn assert_folded_is_textbook<D: Denoiser<Reference>>(
     denoiser: &D,
-    measurement: &Measurement<Reference>,
+    dense: bool,
     solver: Solver,
-    (x_t, sigma): (&HostTensor<f64>, &[f64]),
-) -> Vec<f64> {
-    let solve = match solver.krylov {
-        Krylov::Cg => textbook_cg,
-        Krylov::Gmres => textbook_gmres,
-        Krylov::Bicgstab => textbook_bicgstab,
-    };
-    let condition = denoiser.condition(backend, sigma, Keep::Input);
-    let (mut x_hat, saved) = denoiser.forward(backend, x_t, &condition, Keep::Input);
-    let saved = saved.unwrap();
-    let residual = measurement.residual(backend, &x_hat);
-    for n in 0..x_t.shape().n {
-        let sigma = sigma[n % sigma.len()];
-        let a_t = probe(backend, residual.shape(), n, |v| measurement.operator.adjoint(backend, v));
-        let a = probe(backend, x_t.shape(), n, |x| measurement.operator.forward(backend, x));
-        let j_t = probe(backend, x_t.shape(), n, |u| denoiser.vjp(backend, &condition, &saved, u));
-        let mut system = probe(backend, residual.shape(), n, |p| {
-            let mut q = backend.copy(p);
-            let g = apply(&a, &apply(&j_t, &apply(&a_t, p.row(n))));
-            q.row_mut(n).iter_mut().zip(g).for_each(|(q, g)| *q = sigma * sigma * g);
-            q
-        });
-        system.iter_mut().enumerate().for_each(|(i, row)| row[i] += measurement.variance[0]);
-        let v = solve(&system, residual.row(n), solver.iterations);
-        axpy(x_hat.row_mut(n), sigma * sigma, &apply(&j_t, &apply(&a_t, &v)));
-    }
-    x_hat.to_vec()
-}
-
-/// The folded solve agrees with the textbook one; both are sums of the same few terms in f64, the systems' condition is
-/// below 10⁴.
-fn folded_is_textbook<D: Denoiser<Reference>>(backend: &Reference, denoiser: &D) {
-    for dense in [true, false] {
-        let measurement = measurement(backend, 0.1, dense);
-        for sigma in [&[0.7][..], &[0.2, 1.0, 5.0]] {
-            let x_t = noisy(backend, sigma);
-            for (krylov, k) in METHODS.into_iter().flat_map(|krylov| (1..=4).map(move |k| (krylov, k))) {
-                let solver = solver(krylov, k, 0.0);
-                let (folded, counts) = mmps(backend, denoiser, &measurement, solver, (&x_t, sigma));
-                let textbook = textbook(backend, denoiser, &measurement, solver, (&x_t, sigma));
-                let error = distance(&folded, &textbook);
-                assert!(error < 1e-10, "{krylov:?}({k}), dense {dense}, sigma {sigma:?}: {error:e}");
-                assert_eq!(counts.breakdowns, [0; 3], "{krylov:?}({k})");
-            }
-        }
+    covariance: Covariance,
+) {
+    let backend = Reference::new();
+    let measurement = measurement(&backend, 0.1, dense);
+    for sigma in [&[0.7][..], &[0.2, 1.0, 5.0]] {
+        let x_t = noisy(&backend, sigma);
+        let mut mmps = Mmps::new(&backend, denoiser, &measurement, solver, covariance);
+        let folded = mmps.estimate(&backend, &x_t, sigma).unwrap();
+        let textbook = textbook::mmps(&backend, denoiser, &measurement, solver, covariance, (&x_t, sigma));
+        let error = distance(&folded, &textbook);
+        assert!(error < 1e-10, "{solver:?}, dense {dense}, sigma {sigma:?}: {error:e}");
+        assert_eq!(mmps.counts(&backend).unwrap().breakdowns, [0; 3], "{solver:?}");
     }
 }
 
-#[test]
-fn folded_is_textbook_for_a_jacobian_that_is_not_symmetric() {
-    folded_is_textbook(&Reference::new(), &Smooth::new(IMAGE.row(), 0.3, 10));
-}
-
-#[test]
-fn folded_is_textbook_for_a_gaussian() {
+fn gaussian() -> Gaussian {
     let d = IMAGE.row();
     let factor = normals(d * 3, 21).iter().map(|u| 0.5 * u).collect();
-    folded_is_textbook(&Reference::new(), &Gaussian::new(normals(d, 20), vec![0.3; d], factor).unwrap());
+    Gaussian::new(normals(d, 20), vec![0.3; d], factor).unwrap()
+}
+
+#[test]
+fn folded_is_textbook() {
+    let smooth = Smooth::new(IMAGE.row(), 0.3, 10); // its J is not symmetric
+    for (krylov, k) in METHODS.into_iter().flat_map(|krylov| (1..=4).map(move |k| (krylov, k))) {
+        for dense in [true, false] {
+            assert_folded_is_textbook(&smooth, dense, solver(krylov, k, 0.0), Covariance::Tweedie);
+            assert_folded_is_textbook(&gaussian(), dense, solver(krylov, k, 0.0), Covariance::Tweedie);
+        }
+    }
+}
+
+#[test]
+fn folded_is_textbook_for_every_heuristic() {
+    let smooth = Smooth::new(IMAGE.row(), 0.3, 10);
+    for krylov in METHODS {
+        for covariance in [Covariance::Sigma, Covariance::Unit, Covariance::Prior(&gaussian())] {
+            assert_folded_is_textbook(&smooth, true, solver(krylov, 2, 0.0), covariance);
+        }
+        if krylov != Krylov::Bicgstab {
+            // a multiple of I: solved by the first product, and only rounding errors are left for a second
+            assert_folded_is_textbook(&smooth, true, solver(krylov, 1, 0.0), Covariance::Zero);
+        }
+    }
 }
 
 #[test]
@@ -330,5 +229,19 @@ fn a_precise_mask_is_fine_in_f32() {
 
             assert!(error < 2e-6, "{krylov:?}({k}) at {sigma}: {error:e}");
         }
+    }
+}
+
+#[test]
+fn nothing_is_allocated_after_the_first_call() {
+    let cpu = Cpu::new(Default::default()).unwrap();
+    let (denoiser, sigma) = (Smooth::new(IMAGE.row(), 0.3, 10), [0.7]);
+    let (measurement, x_t) = (measurement(&cpu, 0.1, true), noisy(&cpu, &sigma));
+    for krylov in METHODS {
+        let mut mmps = Mmps::new(&cpu, &denoiser, &measurement, solver(krylov, 3, 1e-3), Covariance::Tweedie);
+        drop(mmps.estimate(&cpu, &x_t, &sigma).unwrap());
+        let before = cpu.memory();
+        drop(mmps.estimate(&cpu, &x_t, &sigma).unwrap());
+        assert_eq!(cpu.memory().fresh, before.fresh, "{krylov:?}");
     }
 }

@@ -16,7 +16,7 @@ use crate::ops::{ConjugateGradient, Dplr, Vector};
 /// The system is solved in the space of the measurement, as those of the other methods are.
 ///
 /// # Reference
-/// Zhu et al., Denoising Diffusion Models for Plug-and-Play Image Restoration, CVPR Workshops 2023, equation 12b.
+/// Zhu et al., Denoising Diffusion Models for Plug-and-Play Image Restoration, CVPR Workshops 2023.
 pub struct Diffpir<'a, B: Backend, D> {
     denoiser: &'a D,
     measurement: &'a Measurement<B>,

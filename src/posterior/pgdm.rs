@@ -11,7 +11,7 @@ use crate::ops::{ConjugateGradient, Dplr, Vector};
 /// covariance of a standard normal prior.
 ///
 /// # Reference
-/// Song, Vahdat, Mardani and Kautz, Pseudoinverse-Guided Diffusion Models for Inverse Problems, ICLR 2023, equation 7.
+/// Song, Vahdat, Mardani and Kautz, Pseudoinverse-Guided Diffusion Models for Inverse Problems, ICLR 2023.
 pub fn pgdm<'a, B: Backend + ConjugateGradient + Dplr + Vector, D: Denoiser<B>>(
     backend: &B,
     denoiser: &'a D,

@@ -14,7 +14,7 @@ use crate::ops::{ConjugateGradient, Vector};
 /// A row's sum may fall below Σ_y, though no variance of y given x_t does; Σ_y is then taken.
 ///
 /// # Reference
-/// Boys et al., Tweedie Moment Projected Diffusions for Inverse Problems, 2023, equation 17.
+/// Boys et al., Tweedie Moment Projected Diffusions for Inverse Problems, 2023.
 pub struct Tmpd<'a, B: Backend, D> {
     denoiser: &'a D,
     measurement: &'a Measurement<B>,

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // every test uses its part
 
 pub mod exact;
+pub mod textbook;
 
 use diem::backend::host::{HostBackend, HostTensor};
 use diem::backend::{Array, Backend, Keep, Real, Shape};
