@@ -1,7 +1,6 @@
 //! Multi-head scaled dot product self-attention (Vaswani et al., 2017) over the pixels of a sample.
 
 mod cpu;
-mod panels;
 mod reference;
 
 use crate::backend::{Backend, Keep};

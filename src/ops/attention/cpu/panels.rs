@@ -8,7 +8,7 @@
 //! Every element is one chain of fused multiply-adds in the order of k, for any block shape: the bits depend neither on
 //! the instruction set (as long as it has FMA) nor on how a product is cut into tasks.
 
-use crate::backend::cpu::lanes::put;
+use crate::backend::cpu::lanes::{get, put};
 use crate::backend::cpu::simd::Simd;
 use std::ops::Range;
 
@@ -133,22 +133,38 @@ impl<S: Simd> Tiles<S> for Add<'_> {
     }
     #[inline(always)]
     unsafe fn finish<const MR: usize, const NV: usize>(&mut self, row: usize, acc: [[S::V; NV]; MR]) {
-        // SAFETY: the slice ends where the tile does.
-        unsafe {
-            let tile = self.0[row * panel_width::<S>()..][..MR * panel_width::<S>()].as_mut_ptr();
-            for (i, acc) in acc.into_iter().enumerate() {
-                for (j, acc) in acc.into_iter().enumerate() {
-                    S::store(tile.add(i * panel_width::<S>() + j * S::W), acc);
-                }
+        // SAFETY: as for the trait.
+        unsafe { store_tile::<S, MR, NV>(self.0, row, acc) };
+    }
+}
+
+/// Stores a tile in its panel.
+///
+/// # Safety
+/// The CPU has the instructions of `S`.
+#[inline(always)]
+pub(super) unsafe fn store_tile<S: Simd, const MR: usize, const NV: usize>(
+    panel: &mut [f32],
+    row: usize,
+    acc: [[S::V; NV]; MR],
+) {
+    // SAFETY: the slice ends where the tile does.
+    unsafe {
+        let tile = panel[row * panel_width::<S>()..][..MR * panel_width::<S>()].as_mut_ptr();
+        for (i, acc) in acc.into_iter().enumerate() {
+            for (j, acc) in acc.into_iter().enumerate() {
+                S::store(tile.add(i * panel_width::<S>() + j * S::W), acc);
             }
         }
     }
 }
 
 /// Copies `cols` columns of the rows `x[r * ld..]`, times `factor(r)`, into panels of `height` rows; the rest is zero.
+///
+/// # Safety
+/// The CPU has the instructions of `S`.
 #[inline(always)]
-pub(super) fn pack(
-    nr: usize,
+pub(super) unsafe fn pack<S: Simd>(
     (x, ld): (&[f32], usize),
     rows: usize,
     cols: usize,
@@ -156,51 +172,40 @@ pub(super) fn pack(
     factor: impl Fn(usize) -> f32,
     out: &mut [f32],
 ) {
+    let nr = panel_width::<S>();
     for (first, panel) in (0..cols).step_by(nr).zip(out.chunks_exact_mut(height * nr)) {
-        let width = nr.min(cols - first);
-        for (r, out) in panel.chunks_exact_mut(nr).enumerate() {
-            let kept = if r < rows { width } else { 0 };
-            if kept > 0 {
-                let factor = factor(r);
-                for (out, x) in out.iter_mut().zip(&x[r * ld + first..][..kept]) {
-                    *out = factor * x;
+        let (kept, padding) = panel.split_at_mut(rows * nr);
+        for (r, out) in kept.chunks_exact_mut(nr).enumerate() {
+            let row = &x[r * ld..][..cols];
+            // SAFETY: as the caller promises.
+            unsafe {
+                let factor = S::splat(factor(r));
+                for j in 0..2 {
+                    put::<S>(out, j * S::W, S::mul(factor, get::<S>(row, first + j * S::W, 0.0)));
                 }
             }
-            out[kept..].fill(0.0);
         }
+        padding.fill(0.0);
     }
 }
 
 /// Copies the transpose of the rows `x[r * ld..]`, times `factor(r)`, into one panel of `cols` rows; the rest is zero.
 #[inline(always)]
-pub(super) fn pack_transposed(
-    nr: usize,
+pub(super) fn pack_transposed<S: Simd>(
     (x, ld): (&[f32], usize),
     rows: usize,
     cols: usize,
     factor: impl Fn(usize) -> f32,
     out: &mut [f32],
 ) {
-    for lane in 0..nr {
-        if lane < rows {
-            let factor = factor(lane);
-            for (out, x) in out[lane..].iter_mut().step_by(nr).zip(&x[lane * ld..][..cols]) {
-                *out = factor * x;
-            }
-        } else {
-            out[lane..].iter_mut().step_by(nr).take(cols).for_each(|out| *out = 0.0);
+    let nr = panel_width::<S>();
+    for lane in 0..rows {
+        let factor = factor(lane);
+        for (out, x) in out.chunks_exact_mut(nr).zip(&x[lane * ld..][..cols]) {
+            out[lane] = factor * x;
         }
     }
-}
-
-/// Stores the vectors of one row of a tile in `out`; what goes past its end is dropped.
-///
-/// # Safety
-/// The CPU has the instructions of `S`.
-#[inline(always)]
-pub(super) unsafe fn put_row<S: Simd, const NV: usize>(out: &mut [f32], row: [S::V; NV], factor: f32) {
-    for (j, v) in row.into_iter().enumerate() {
-        // SAFETY: as the caller promises.
-        unsafe { put::<S>(out, j * S::W, S::mul(v, S::splat(factor))) };
+    for out in out.chunks_exact_mut(nr).take(cols) {
+        out[rows..].fill(0.0);
     }
 }
