@@ -43,6 +43,7 @@ impl Attention for Cpu {
         let h = Head::new(self.isa(), s, heads, 0);
         let mut o = self.alloc(s.with_c(h.c));
         let keeps = keep != Keep::Nothing;
+        let mut kept_o = keeps.then(|| self.alloc(o.shape()));
         let mut stats = keeps.then(|| self.alloc(Shape::new(s.n, heads, h.panels(), 2 * h.nr)));
         let e_shape = Shape::new(s.n, heads, h.panels(), h.column());
         let saves = keeps && !self.options().low_memory && e_shape.len() * size_of::<f32>() <= SAVED_BYTES;
@@ -51,6 +52,7 @@ impl Attention for Cpu {
         let parts = (4 * self.threads()).div_ceil(s.n * heads).min(h.panels());
         let tasks = Tasks::new(s.n * heads * parts);
         let shared_o = SharedMut::new(&mut o);
+        let shared_kept_o = kept_o.as_deref_mut().map(SharedMut::new);
         let shared_stats = stats.as_deref_mut().map(SharedMut::new);
         let shared_e = e.as_deref_mut().map(SharedMut::new);
         self.each_worker(Forward::scratch(h), |scratch| {
@@ -62,6 +64,7 @@ impl Attention for Cpu {
                     panels: share(h.panels(), 1, part, parts),
                     qkv: qkv.row(n),
                     o: (shared_o, n * h.t * h.c),
+                    kept_o: shared_kept_o,
                     stats: shared_stats,
                     e: shared_e,
                     head,
@@ -71,7 +74,7 @@ impl Attention for Cpu {
                 unsafe { dispatch(self.isa(), body) };
             }
         });
-        let saved = stats.map(|stats| CpuAttention { qkv, o: self.copy(&o), stats, e });
+        let saved = kept_o.zip(stats).map(|(o, stats)| CpuAttention { qkv, o, stats, e });
         (o, saved)
     }
 

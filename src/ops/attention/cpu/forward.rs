@@ -15,6 +15,8 @@ pub(super) struct Forward<'a> {
     pub qkv: &'a [f32],
     /// Of the batch, and where the sample begins.
     pub o: (SharedMut<'a>, usize),
+    /// A copy of o that is kept.
+    pub kept_o: Option<SharedMut<'a>>,
     /// What is kept, of all heads of the batch.
     pub stats: Option<SharedMut<'a>>,
     /// What is saved, of all heads of the batch.
@@ -59,8 +61,13 @@ impl Body for Forward<'_> {
                 if let Some(all) = self.stats {
                     all.slice(kept * stats.len(), stats.len()).copy_from_slice(stats);
                 }
-                let out = (self.o.0, self.o.1 + queries.start * h.c + h.first, h.c);
-                h.into_tokens::<S>((s, v), out, &stats[h.nr..][..queries.len()]);
+                let (o, start) = (self.o.0, self.o.1 + queries.start * h.c + h.first);
+                h.into_tokens::<S>((s, v), (o, start, h.c), &stats[h.nr..][..queries.len()]);
+                if let Some(kept_o) = self.kept_o {
+                    for row in (start..).step_by(h.c).take(queries.len()) {
+                        kept_o.slice(row, h.d).copy_from_slice(o.slice(row, h.d));
+                    }
+                }
             }
         }
     }
