@@ -1,6 +1,7 @@
 //! `diem`: diffusion priors from corrupted observations only, and fast posterior sampling with them.
 //!
-//! The layers, from the bottom up; each depends only on those above it in this list:
+//! The layers, from the bottom up; each depends only on those above it in this list, and a model reads its
+//! checkpoint from [`data`]:
 //!
 //! - [`backend`]: device arrays, memory pool, threads. `reference` (f64 loops, the definition) and `cpu` (f32, fast).
 //! - [`ops`]: one folder per operation: its contract (a trait), its reference and its fast implementation.

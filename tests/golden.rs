@@ -8,10 +8,11 @@ use diem::data::Checkpoint;
 use diem::data::checkpoint::Kind;
 use diem::diffusion::Denoiser;
 use diem::diffusion::denoiser::Preconditioned;
-use diem::nn::{Grads, Layout, Mlp, Network, UNet};
+use diem::nn::{Grads, Layout, Mlp, Network, Params, UNet};
 use diem::ops::Ops;
 use safetensors::SafeTensors;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -87,8 +88,9 @@ fn check_network<B: Ops>(backend: &B, network: impl Network<B>, layout: &Layout,
 fn check_golden<B: Ops>(backend: &B, name: &str, bound: f64) {
     let checkpoint = Checkpoint::open(&file(&format!("{name}.safetensors"))).unwrap();
     let expected = Expected(std::fs::read(file(&format!("{name}.expected.safetensors"))).unwrap());
-    let layout = checkpoint.metadata().layout();
-    let values = |id| checkpoint.parameter(backend, &layout[id]);
+    let layout = Arc::new(checkpoint.metadata().layout());
+    let params = Params::<B>::new(layout.clone(), |id| checkpoint.parameter(backend, &layout[id]));
+    let values = |id| &params[id];
     match &checkpoint.metadata().kind {
         Kind::UNet(config) => {
             let shape = expected.array("x").0;
