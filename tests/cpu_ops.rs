@@ -290,6 +290,7 @@ fn attention() {
     }
     check(&AttentionCase { shape: Shape::new(1, 17, 19, 20), heads: 1, scale: 2.0 });
 }
+
 #[test]
 fn attention_with_large_scores() {
     check(&AttentionCase { shape: Shape::new(2, 7, 10, 64), heads: 4, scale: 12.0 });
