@@ -34,8 +34,8 @@ impl<B: Ops> Model<B> {
     /// # Errors
     /// When the model does not take such samples, or its Gaussian is not one.
     pub fn load(backend: &B, checkpoint: &Checkpoint, image: Shape, vjp: bool) -> Result<Self> {
+        checkpoint.check_image(image)?;
         let metadata = checkpoint.metadata().clone();
-        metadata.check_image(image)?;
         let place = |tensor| format!("{}: tensor {tensor}", checkpoint.path().display());
         let mean = checkpoint.mean();
         if let Some(mean) = &mean

@@ -66,6 +66,13 @@ impl Checkpoint {
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
+    /// Whether the model takes samples of the extents of `x`, whatever their number.
+    ///
+    /// # Errors
+    /// Names the file and the extent that does not fit.
+    pub fn check_image(&self, x: Shape) -> Result<()> {
+        self.metadata.check_image(x).map_err(|e| within(self.path.display().to_string(), e))
+    }
     /// The values of a parameter of the network, on a device, flat.
     pub fn parameter<B: Backend>(&self, backend: &B, spec: &ParamSpec) -> B::Tensor {
         let values = self.values(&format!("{PREFIX}{}", spec.name)).expect("all were found when it was opened");
@@ -143,11 +150,16 @@ fn parse(path: &Path, json: Option<&str>) -> Result<Metadata> {
     let json = json.ok_or_else(|| Error::mismatch(place(), expected, "none (tools/export_torch.py writes it)"))?;
     let metadata: Metadata =
         serde_json::from_str(json).map_err(|e| Error::mismatch(place(), expected, e.to_string().escape_debug()))?;
-    metadata.validate().map_err(|e| match e {
-        Error::Mismatch { place: entry, expected, found } => {
-            Error::Mismatch { place: format!("{}: {entry}", place()), expected, found }
+    metadata.validate().map_err(|e| within(place(), e))?;
+    Ok(metadata)
+}
+
+/// The error, with where its place is.
+fn within(outer: String, e: Error) -> Error {
+    match e {
+        Error::Mismatch { place, expected, found } => {
+            Error::Mismatch { place: format!("{outer}: {place}"), expected, found }
         }
         e => e,
-    })?;
-    Ok(metadata)
+    }
 }
