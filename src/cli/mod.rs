@@ -2,10 +2,16 @@
 //!
 //! Exit codes: 0; 1 where a check found a fault; 2 for wrong arguments, files and devices; 3 where samples are not finite.
 
+mod demo;
+mod denoise;
 mod device;
+mod harmonic;
 mod info;
+mod load;
 mod observe;
 mod options;
+mod progress;
+mod sample;
 mod usage;
 
 use crate::{Error, Result};
@@ -23,10 +29,16 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Draw samples of a prior, or of the posterior of each observation, into a folder
+    Sample(sample::Args),
+    /// Call the denoiser, its VJP or the posterior denoiser on arrays
+    Denoise(denoise::Args),
     /// Show devices, what this build does, and a model's summary
     Info(info::Args),
     /// Make an observation file from images: random pixels deleted, or random projections
     Observe(observe::Args),
+    /// Restore real images with three quarters of their pixels deleted: no arguments needed
+    Demo(demo::Args),
 }
 
 /// How a command that did not fail ends.
@@ -58,8 +70,11 @@ pub fn main() -> ExitCode {
     };
     let mut out = std::io::stdout().lock();
     let result = match cli.command {
+        Command::Sample(args) => args.run(&mut out),
+        Command::Denoise(args) => args.run(&mut out),
         Command::Info(args) => args.run(&mut out),
         Command::Observe(args) => args.run(&mut out),
+        Command::Demo(args) => args.run(&mut out),
     };
     match result {
         Ok(outcome) => ExitCode::from(outcome as u8),
@@ -77,4 +92,12 @@ fn refuse(line: &str) -> ExitCode {
 /// Prints a line.
 fn say(out: &mut dyn Write, line: impl std::fmt::Display) -> Result<()> {
     writeln!(out, "{line}").map_err(|e| Error::io("standard output", "write", e))
+}
+
+/// Refuses to write over a file.
+fn refuse_existing(path: &std::path::Path) -> Result<()> {
+    if path.exists() {
+        return Err(Error::mismatch(path.display(), "no such file yet (or --force)", "one"));
+    }
+    Ok(())
 }

@@ -135,29 +135,11 @@ impl Args {
     }
 }
 
-/// The first images, and below each what was observed of it: its pixels, or the back-projection (D / M) Aᵀ y.
+/// The first images, and below each what was observed of it.
 fn draw(images: &Samples<f32>, observations: &Observations) -> RgbImage {
     let n = PREVIEW.min(images.shape.n);
-    let y = observations.y();
+    let back: Vec<_> = (0..n).map(|i| observations.back_projection(i)).collect();
     let truths = (0..n).map(|i| Tile::Image(images.row(i))).collect();
-    match observations.measured() {
-        Measured::Mask(mask) => {
-            let observed = (0..n).map(|i| Tile::Observed(y.row(i), mask.row(i))).collect();
-            picture::grid(images.shape, &[truths, observed])
-        }
-        Measured::Dense(a) => {
-            let back: Vec<_> = (0..n).map(|i| back_projection(a.row(i), y.row(i))).collect();
-            picture::grid(images.shape, &[truths, back.iter().map(|x| Tile::Image(x)).collect()])
-        }
-    }
-}
-
-/// (D / M) Aᵀ y: x itself on average over random unit directions.
-fn back_projection(a: &[f32], y: &[f32]) -> Vec<f32> {
-    let (m, d) = (y.len(), a.len() / y.len());
-    let mut x = vec![0.0; d];
-    for (direction, y) in a.chunks_exact(d).zip(y) {
-        x.iter_mut().zip(direction).for_each(|(x, a)| *x += d as f32 / m as f32 * y * a);
-    }
-    x
+    let observed = (0..n).map(|i| observations.tile(i, &back[i])).collect();
+    picture::grid(images.shape, &[truths, observed])
 }

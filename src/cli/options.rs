@@ -1,7 +1,24 @@
 //! Options that several commands share, and the values that they take.
 
+use crate::data::OperatorKind;
+use crate::diffusion::samplers::Sampler;
+use crate::posterior::solvers::Krylov;
+use crate::posterior::{CovarianceKind, Method, Settings};
+use crate::{Error, Result};
 use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
 use std::path::PathBuf;
+
+/// The denoiser.
+#[derive(Args, Debug)]
+pub struct ModelOptions {
+    /// Checkpoint of the denoiser
+    #[arg(long, value_name = "M.safetensors")]
+    pub model: PathBuf,
+    /// Pixels of an image, SIDE or HEIGHTxWIDTH, where neither model nor observations say it [default: 32]
+    #[arg(long, value_parser = size)]
+    pub size: Option<(usize, usize)>,
+}
 
 /// Where to compute, and how.
 #[derive(Args, Debug)]
@@ -41,7 +58,7 @@ pub enum Precision {
     Bf16,
 }
 
-fn device(text: &str) -> Result<Device, String> {
+fn device(text: &str) -> std::result::Result<Device, String> {
     let cuda = |text: &str| text.strip_prefix("cuda:").and_then(|i| i.parse().ok()).map(Device::Cuda);
     match text {
         "auto" => Ok(Device::Auto),
@@ -60,13 +77,13 @@ pub struct PosteriorOptions {
     pub observations: Option<PathBuf>,
     /// What was measured: which pixels (mask), or a matrix per sample (dense)
     #[arg(long, value_enum, requires = "observations")]
-    pub operator: Option<Operator>,
+    pub operator: Option<OperatorKind>,
     /// Posterior denoiser
     #[arg(long, value_enum, default_value = "mmps", requires = "observations")]
     pub method: Method,
     /// Linear solver of the method
     #[arg(long, value_enum, default_value = "cg", requires = "observations")]
-    pub solver: Solver,
+    pub solver: Krylov,
     /// Iterations of the solver: one VJP of the network each
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = count, requires = "observations")]
     pub iterations: usize,
@@ -75,47 +92,44 @@ pub struct PosteriorOptions {
     pub rtol: f64,
     /// Covariance of x given x_t inside the solve
     #[arg(long, value_enum, default_value = "tweedie", requires = "observations")]
-    pub covariance: Covariance,
+    pub covariance: CovarianceKind,
+    /// Strength of dps, above 0 [default: 1]
+    #[arg(long, value_parser = positive, requires = "observations")]
+    pub zeta: Option<f64>,
+    /// Weight of the prior in diffpir, above 0 [default: 10]
+    #[arg(long, value_parser = positive, requires = "observations")]
+    pub lambda: Option<f64>,
     /// Gaussian checkpoint for --covariance prior, where the model has none of its own
     #[arg(long, value_name = "G.safetensors", requires = "observations")]
     pub prior_model: Option<PathBuf>,
 }
 
-/// `--operator`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs)]
-pub enum Operator {
-    Mask,
-    Dense,
-}
-
-/// `--method`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs)]
-pub enum Method {
-    Mmps,
-}
-
-/// `--solver`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs)]
-pub enum Solver {
-    Cg,
-}
-
-/// `--covariance`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Covariance {
-    /// σ² Jᵀ
-    Tweedie,
-    /// σ² I
-    Sigma,
-    /// (I + I/σ²)⁻¹
-    Unit,
-    /// (Σ_x⁻¹ + I/σ²)⁻¹
-    Prior,
-    /// 0
-    Zero,
+impl PosteriorOptions {
+    /// The method with its options.
+    ///
+    /// # Errors
+    /// When an option is for another method, or its value makes no sense.
+    pub fn settings(&self) -> Result<Settings> {
+        let Self { method, solver, iterations, rtol, covariance, .. } = *self;
+        let misplaced = |option: &str, of| Err(Error::mismatch(option, format!("--method {of}"), "another method"));
+        if self.zeta.is_some() && method != Method::Dps {
+            return misplaced("--zeta", "dps");
+        }
+        if self.lambda.is_some() && method != Method::Diffpir {
+            return misplaced("--lambda", "diffpir");
+        }
+        if covariance != CovarianceKind::Tweedie && method != Method::Mmps {
+            return misplaced("--covariance", "mmps");
+        }
+        if self.prior_model.is_some() && covariance != CovarianceKind::Prior {
+            return Err(Error::mismatch("--prior-model", "--covariance prior with it", "another covariance"));
+        }
+        let Settings { zeta, lambda, .. } = Settings::default();
+        let (zeta, lambda) = (self.zeta.unwrap_or(zeta), self.lambda.unwrap_or(lambda));
+        let settings = Settings { method, solver, iterations, rtol, covariance, zeta, lambda };
+        settings.check()?;
+        Ok(settings)
+    }
 }
 
 /// The reverse process.
@@ -124,7 +138,7 @@ pub enum Covariance {
 pub struct SamplerOptions {
     /// Reverse process; the fast setting is --sampler 2m-sde --steps 32
     #[arg(long, value_enum, default_value = "ddpm")]
-    pub sampler: Sampler,
+    pub sampler: SamplerName,
     /// Steps from σ_max to σ_min, at most 65535; one last call of the denoiser follows
     #[arg(long, default_value_t = 256, value_parser = steps)]
     pub steps: usize,
@@ -141,7 +155,7 @@ pub struct SamplerOptions {
 
 /// `--sampler`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Sampler {
+pub enum SamplerName {
     /// DDPM, stochastic
     Ddpm,
     /// DDIM, deterministic unless --eta is above 0
@@ -156,29 +170,98 @@ pub enum Sampler {
     TwoMSde,
 }
 
+impl SamplerOptions {
+    /// The sampler with its own options.
+    ///
+    /// # Errors
+    /// When an option is for another sampler.
+    pub fn sampler(&self) -> Result<Sampler> {
+        let sampler = match self.sampler {
+            SamplerName::Ddpm => Sampler::Ddpm,
+            SamplerName::Ddim => Sampler::Ddim { eta: self.eta.unwrap_or(0.0) },
+            SamplerName::Pc => {
+                Sampler::Pc { corrections: self.corrections.unwrap_or(1), delta: self.delta.unwrap_or(0.1) }
+            }
+            SamplerName::TwoM => Sampler::TwoM,
+            SamplerName::TwoMSde => Sampler::TwoMSde,
+        };
+        let misplaced = |option: &str, of| Err(Error::mismatch(option, of, format!("--sampler {}", sampler.name())));
+        match sampler {
+            Sampler::Ddim { .. } => {}
+            _ if self.eta.is_some() => return misplaced("--eta", "--sampler ddim"),
+            _ => {}
+        }
+        match sampler {
+            Sampler::Pc { .. } => {}
+            _ if self.corrections.is_some() => return misplaced("--corrections", "--sampler pc"),
+            _ if self.delta.is_some() => return misplaced("--delta", "--sampler pc"),
+            _ => {}
+        }
+        Ok(sampler)
+    }
+}
+
+/// What a report says of a sampler.
+pub fn sampler_settings(sampler: Sampler, steps: usize) -> Value {
+    let mut settings = json!({"name": sampler.name(), "steps": steps});
+    match sampler {
+        Sampler::Ddim { eta } => settings["eta"] = eta.into(),
+        Sampler::Pc { corrections, delta } => {
+            settings["corrections"] = corrections.into();
+            settings["delta"] = delta.into();
+        }
+        Sampler::Ddpm | Sampler::TwoM | Sampler::TwoMSde => {}
+    }
+    settings
+}
+
+/// `--batch`.
+#[derive(Clone, Copy, Debug)]
+pub enum BatchSize {
+    /// As many as help and fit.
+    Auto,
+    /// This number.
+    Of(usize),
+}
+
+/// "auto" or a whole number of at least 1.
+pub fn batch(text: &str) -> std::result::Result<BatchSize, String> {
+    match text {
+        "auto" => Ok(BatchSize::Auto),
+        _ => count(text).map(BatchSize::Of).map_err(|expected| format!("auto or {expected}")),
+    }
+}
+
 /// A whole number of at least 1.
-pub fn count(text: &str) -> Result<usize, String> {
+pub fn count(text: &str) -> std::result::Result<usize, String> {
     text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "a whole number of at least 1".to_owned())
 }
 
-fn steps(text: &str) -> Result<usize, String> {
+/// "28" or "28x20".
+fn size(text: &str) -> std::result::Result<(usize, usize), String> {
+    let (h, w) = text.split_once('x').unwrap_or((text, text));
+    let side = |text: &str| text.parse().ok().filter(|side| (1..=1 << 16).contains(side));
+    side(h).zip(side(w)).ok_or_else(|| "SIDE or HEIGHTxWIDTH, each 1 to 65536".to_owned())
+}
+
+fn steps(text: &str) -> std::result::Result<usize, String> {
     count(text).ok().filter(|&n| n < 1 << 16).ok_or_else(|| "a whole number from 1 to 65535".to_owned())
 }
 
 /// A finite number above 0.
-pub fn positive(text: &str) -> Result<f64, String> {
+pub fn positive(text: &str) -> std::result::Result<f64, String> {
     number(text, |x| x > 0.0, "a finite number above 0")
 }
 
-fn non_negative(text: &str) -> Result<f64, String> {
+fn non_negative(text: &str) -> std::result::Result<f64, String> {
     number(text, |x| x >= 0.0, "a finite number of at least 0")
 }
 
 /// A number from 0 to 1.
-pub fn unit(text: &str) -> Result<f64, String> {
+pub fn unit(text: &str) -> std::result::Result<f64, String> {
     number(text, |x| (0.0..=1.0).contains(&x), "a number from 0 to 1")
 }
 
-fn number(text: &str, valid: impl Fn(f64) -> bool, expected: &str) -> Result<f64, String> {
+fn number(text: &str, valid: impl Fn(f64) -> bool, expected: &str) -> std::result::Result<f64, String> {
     text.parse().ok().filter(|x: &f64| x.is_finite() && valid(*x)).ok_or_else(|| expected.to_owned())
 }

@@ -1,6 +1,7 @@
 //! Observation files: what was measured of each sample, how, and with how much noise.
 
 use super::array::{Array, Data};
+use super::picture::Tile;
 use super::place::Place;
 use super::{DType, Npz, Samples, npy, npz};
 use crate::backend::{Backend, Shape};
@@ -177,6 +178,26 @@ impl Observations {
     /// Extents of the images, with N = 1, where the file tells them: a matrix does not.
     pub fn image(&self) -> Option<Shape> {
         matches!(self.measured, Measured::Mask(_)).then(|| self.y.shape.with_n(1))
+    }
+
+    /// Observation `n` as an image: its pixels, or the back-projection (D / M) Aᵀ y, which is x itself on average over random unit
+    /// directions.
+    pub fn back_projection(&self, n: usize) -> Vec<f32> {
+        let y = self.y.row(n);
+        let Measured::Dense(a) = &self.measured else { return y.to_vec() };
+        let (m, d) = (a.shape.w, a.shape.c);
+        let mut x = vec![0.0; d];
+        for (direction, y) in a.row(n).chunks_exact(d).zip(y) {
+            x.iter_mut().zip(direction).for_each(|(x, a)| *x += d as f32 / m as f32 * y * a);
+        }
+        x
+    }
+    /// The picture of observation `n`, whose [`Observations::back_projection`] is `image`.
+    pub fn tile<'a>(&'a self, n: usize, image: &'a [f32]) -> Tile<'a> {
+        match &self.measured {
+            Measured::Mask(mask) => Tile::Observed(image, mask.row(n)),
+            Measured::Dense(_) => Tile::Image(image),
+        }
     }
 
     /// Refuses a model whose images (N ignored) these observations cannot be of.

@@ -240,11 +240,16 @@ fn open_journal(path: &Path) -> Result<(File, Vec<Batch>)> {
 
 /// Opens the samples behind the last one that counts.
 fn open_samples(folder: &Path, shape: Shape, done: usize) -> Result<NpyWriter> {
-    let row = [shape.h, shape.w, shape.c];
+    let row = row_dims(shape);
     let (partial, complete) = (folder.join(PARTIAL), folder.join(SAMPLES));
     match done {
         0 => NpyWriter::create(&partial, shape.n, &row),
         _ if done == shape.n && complete.exists() => NpyWriter::resume(&complete, shape.n, &row, done),
         _ => NpyWriter::resume(&partial, shape.n, &row, done),
     }
+}
+
+/// Extents of a sample in a file: (H, W, C), or (D) for a vector.
+pub(crate) fn row_dims(shape: Shape) -> Vec<usize> {
+    if shape.pixels() == 1 { vec![shape.c] } else { vec![shape.h, shape.w, shape.c] }
 }

@@ -1,6 +1,12 @@
-//! What one sampling run leaves behind: a folder that survives interruption, per-pixel moments, a report.
+//! What one sampling run is: its samples batch by batch, a folder that survives interruption, results to look at.
 
+pub mod batch_size;
+mod digest;
 pub mod folder;
 pub mod moments;
+pub mod results;
+pub mod sampling;
 
+pub use digest::digest;
 pub use folder::{Batch, Claim, Failure, Folder};
+pub use sampling::{PosteriorOf, Sampling};

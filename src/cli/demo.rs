@@ -1,0 +1,243 @@
+//! `diem demo`: real images with three quarters of their pixels deleted, restored in a minute, without arguments.
+
+use super::harmonic;
+use super::options::{DeviceOptions, count};
+use super::progress::{Progress, duration};
+use super::{Outcome, say};
+use crate::backend::Shape;
+use crate::data::picture::{self, Tile};
+use crate::data::{Array, Checkpoint, Measured, Observations, Samples, atomic, corruption, images, npy};
+use crate::diffusion::samplers::Sampler;
+use crate::diffusion::{Model, Schedule};
+use crate::ops::noise::{Purpose, Stream};
+use crate::posterior::Settings;
+use crate::run::moments::Moments;
+use crate::run::{PosteriorOf, Sampling};
+use crate::{Error, Result};
+use serde_json::json;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Options of `diem demo`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Folder for the results; those of an earlier demo are replaced
+    #[arg(long, value_name = "DIR", default_value = "diem-demo")]
+    out: PathBuf,
+    /// Images to restore, at most 32
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = image_count)]
+    images: usize,
+    /// Posterior samples of each image
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count)]
+    draws: usize,
+    /// Seed of deletions, noise and samples
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    device: DeviceOptions,
+}
+
+fn image_count(text: &str) -> std::result::Result<usize, String> {
+    count(text).ok().filter(|&n| n <= 32).ok_or_else(|| "a whole number from 1 to 32".to_owned())
+}
+
+/// The first test images of Fashion-MNIST (assets/README.md).
+const IMAGES: &[u8] = include_bytes!("../../assets/fashion-test.npy");
+/// A U-Net trained in PyTorch on clean training images (assets/README.md).
+const MODEL: &[u8] = include_bytes!("../../assets/fashion-small.safetensors");
+
+/// Share of the pixels that are kept.
+const KEEP: f64 = 0.25;
+/// σ_y.
+const NOISE: f64 = 1e-3;
+/// Of 2M-SDE.
+const STEPS: usize = 32;
+/// Of CG.
+const ITERATIONS: usize = 2;
+/// From black to white.
+const RANGE: f64 = 4.0;
+/// What marks a folder as a demo's.
+const MARK: &str = "demo.json";
+/// Samples per image in the picture.
+const SHOWN: usize = 4;
+
+impl Args {
+    /// Deletes pixels, draws posterior samples, compares, and writes the picture.
+    ///
+    /// # Errors
+    /// In one line: a folder that is not a demo's or cannot be written.
+    pub fn run(&self, out: &mut dyn Write) -> Result<Outcome> {
+        self.claim()?;
+        let cpu = self.device.cpu()?;
+        let path = |name: &str| self.out.join(name);
+        atomic::write_bytes(&path("model.safetensors"), MODEL)?;
+        atomic::write_bytes(&path("truth.npy"), IMAGES)?;
+        let truth = images::read(&path("truth.npy"), images::Selection { count: Some(self.images), size: None })?;
+        let image = truth.shape.with_n(1);
+        let mask = corruption::random_mask(truth.shape, KEEP, self.seed);
+        let observations =
+            corruption::observe(&path("observations.npz"), &truth, Measured::Mask(mask.clone()), NOISE, self.seed)?;
+        observations.write()?;
+        let checkpoint = Checkpoint::open(&path("model.safetensors"))?;
+        let model = Model::load(&cpu, &checkpoint, image, true)?;
+        say(out, format_args!("device: {}", self.device.describe(&cpu)))?;
+        say(
+            out,
+            "model: a small U-Net trained in PyTorch on clean Fashion-MNIST, until this project has learned its own",
+        )?;
+        say(out, format_args!("{} test images, {:.0}% of the pixels deleted", self.images, 100.0 * (1.0 - KEEP)))?;
+
+        let metadata = model.metadata();
+        let plan = Sampler::TwoMSde.plan(Schedule::new(metadata.sigma_min, metadata.sigma_max)?, STEPS)?;
+        let settings = Settings { iterations: ITERATIONS, ..Settings::default() };
+        let posterior = PosteriorOf { observations: &observations, draws: self.draws, settings, prior: None };
+        let stream = Stream::new(self.seed, Purpose::Start);
+        let sampling =
+            Sampling { backend: &cpu, model: &model, plan: &plan, stream, image, posterior: Some(posterior) };
+        let start = Instant::now();
+        let samples = self.draw(&sampling)?;
+        let time = start.elapsed();
+        let rate = samples.shape.n as f64 / time.as_secs_f64();
+        let settings = format!("MMPS, CG {ITERATIONS}, 2M-SDE, {STEPS} steps");
+        say(out, format_args!("{} samples in {}, {rate:.2} images/s ({settings})", samples.shape.n, duration(time)))?;
+
+        let restored = Restored::new(&truth, &observations, &mask, &samples, self.draws);
+        restored.tell(out)?;
+        npy_write(&path("samples.npy"), &samples)?;
+        npy_write(&path("mean.npy"), &restored.mean)?;
+        npy_write(&path("std.npy"), &restored.std)?;
+        restored.draw(&path("demo.png"))?;
+        let [posterior, interpolation] = restored.psnr();
+        let report = json!({
+            "command": "demo", "images": self.images, "draws": self.draws, "seed": self.seed, "images_per_second": rate,
+            "psnr_posterior_mean": posterior, "psnr_interpolation": interpolation, "coverage": restored.coverage(),
+        });
+        atomic::write(&path(MARK), |w| writeln!(w, "{report:#}"))?;
+        say(out, format_args!("picture: {}", path("demo.png").display()))?;
+        let failed = samples.data.chunks(image.row()).any(|x| !x.iter().all(|x| x.is_finite()));
+        Ok(if failed { Outcome::NonFinite } else { Outcome::Done })
+    }
+
+    /// Takes a folder that is new, empty, or an earlier demo's.
+    fn claim(&self) -> Result<()> {
+        let occupied = std::fs::read_dir(&self.out).is_ok_and(|mut entries| entries.next().is_some());
+        if occupied && !self.out.join(MARK).exists() {
+            let place = format!("--out {}", self.out.display());
+            return Err(Error::mismatch(place, "a new or empty folder, or one of an earlier demo", "another"));
+        }
+        std::fs::create_dir_all(&self.out).map_err(|e| Error::io(&self.out, "create", e))?;
+        atomic::write(&self.out.join(MARK), |w| writeln!(w, "{}", json!({"command": "demo"})))
+    }
+
+    /// All samples, a few at a time.
+    fn draw(&self, sampling: &Sampling<'_, crate::backend::cpu::Cpu>) -> Result<Samples<f32>> {
+        let total = self.images * self.draws;
+        let mut progress = Progress::new(total, 0);
+        let mut x = Vec::new();
+        for first in (0..total).step_by(BATCH) {
+            let range = first..(first + BATCH).min(total);
+            let len = range.len() as f64;
+            let drawn = sampling.draw(range, &mut |share| progress.update(first as f64 + len * share))?;
+            x.extend(drawn.x);
+        }
+        progress.finish();
+        Ok(Samples::new(sampling.image.with_n(total), x))
+    }
+}
+
+/// Samples at a time.
+const BATCH: usize = 16;
+
+fn npy_write(path: &Path, x: &Samples<f32>) -> Result<()> {
+    let Shape { n, h, w, c } = x.shape;
+    npy::write(path, &Array::f32(&[n, h, w, c], x.data.clone()))
+}
+
+/// The truth, what was seen of it, and what was made of that.
+struct Restored<'a> {
+    truth: &'a Samples<f32>,
+    observations: &'a Observations,
+    mask: &'a Samples<u8>,
+    samples: &'a Samples<f32>,
+    draws: usize,
+    interpolated: Samples<f32>,
+    mean: Samples<f32>,
+    std: Samples<f32>,
+}
+
+impl<'a> Restored<'a> {
+    fn new(
+        truth: &'a Samples<f32>,
+        observations: &'a Observations,
+        mask: &'a Samples<u8>,
+        samples: &'a Samples<f32>,
+        draws: usize,
+    ) -> Self {
+        let shape = truth.shape;
+        let each = |f: &dyn Fn(usize) -> Vec<f32>| Samples::new(shape, (0..shape.n).flat_map(f).collect());
+        let moments: Vec<Moments> = (0..shape.n)
+            .map(|i| {
+                let mut moments = Moments::new(shape.row());
+                (0..draws).for_each(|k| moments.add(samples.row(i * draws + k)));
+                moments
+            })
+            .collect();
+        let interpolated = each(&|i| harmonic::interpolate(shape, observations.y().row(i), mask.row(i)));
+        let mean = each(&|i| moments[i].mean().map(|m| m as f32).collect());
+        let std = each(&|i| moments[i].std().map(|s| s as f32).collect());
+        Self { truth, observations, mask, samples, draws, interpolated, mean, std }
+    }
+
+    /// Mean PSNR over the images, in dB, of the posterior mean and of the interpolation.
+    fn psnr(&self) -> [f64; 2] {
+        [&self.mean, &self.interpolated].map(|restored| {
+            let n = self.truth.shape.n;
+            (0..n).map(|i| psnr(restored.row(i), self.truth.row(i))).sum::<f64>() / n as f64
+        })
+    }
+
+    /// Share of the deleted pixels whose truth lies within the range of the draws.
+    fn coverage(&self) -> f64 {
+        let Shape { n, c, .. } = self.truth.shape;
+        let (mut inside, mut count) = (0, 0);
+        for i in 0..n {
+            for e in (0..self.truth.shape.row()).filter(|e| self.mask.row(i)[e / c] == 0) {
+                let draws = (0..self.draws).map(|k| self.samples.row(i * self.draws + k)[e]);
+                let (low, high) = draws.fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), x| (l.min(x), h.max(x)));
+                inside += usize::from((low..=high).contains(&self.truth.row(i)[e]));
+                count += 1;
+            }
+        }
+        inside as f64 / count as f64
+    }
+
+    fn tell(&self, out: &mut dyn Write) -> Result<()> {
+        let [posterior, interpolation] = self.psnr();
+        say(out, format_args!("PSNR of the posterior mean      {posterior:.2} dB"))?;
+        say(out, format_args!("PSNR of harmonic interpolation  {interpolation:.2} dB"))
+    }
+
+    /// Truth, observation, interpolation, some samples, mean and std of every image.
+    fn draw(&self, path: &Path) -> Result<()> {
+        let scale = self.std.data.iter().copied().filter(|s| s.is_finite()).fold(f32::MIN_POSITIVE, f32::max);
+        let row = |i: usize| {
+            let samples = (0..self.draws.min(SHOWN)).map(|k| Tile::Image(self.samples.row(i * self.draws + k)));
+            let first = [
+                Tile::Image(self.truth.row(i)),
+                Tile::Observed(self.observations.y().row(i), self.mask.row(i)),
+                Tile::Image(self.interpolated.row(i)),
+            ];
+            let last = [Tile::Image(self.mean.row(i)), Tile::Magnitude(self.std.row(i), scale)];
+            first.into_iter().chain(samples).chain(last).collect()
+        };
+        let rows: Vec<_> = (0..self.truth.shape.n).map(row).collect();
+        picture::write(path, &picture::grid(self.truth.shape, &rows))
+    }
+}
+
+/// Peak signal-to-noise ratio, in dB.
+fn psnr(x: &[f32], truth: &[f32]) -> f64 {
+    let squares = x.iter().zip(truth).map(|(x, t)| f64::from(x - t).powi(2)).sum::<f64>();
+    10.0 * (RANGE * RANGE * truth.len() as f64 / squares).log10()
+}

@@ -1,0 +1,203 @@
+//! `diem sample`: many samples of a prior or of posteriors, into a folder.
+
+use super::device::arithmetic;
+use super::load::Loaded;
+use super::options::{
+    BatchSize, DeviceOptions, ModelOptions, PosteriorOptions, SamplerOptions, batch, count, sampler_settings,
+};
+use super::progress::{Progress, duration};
+use super::{Outcome, say};
+use crate::backend::cpu::Cpu;
+use crate::backend::{Backend, Shape};
+use crate::data::Measured;
+use crate::diffusion::samplers::Sampler;
+use crate::ops::noise::{Purpose, Stream};
+use crate::run::batch_size::{self, Prediction};
+use crate::run::{Batch, Claim, Failure, Folder, Sampling, results};
+use crate::{Error, Result};
+use serde_json::{Map, Value, json};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Options of `diem sample`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelOptions,
+    #[command(flatten)]
+    posterior: PosteriorOptions,
+    #[command(flatten)]
+    sampler: SamplerOptions,
+    /// Samples of the prior [default: 16]
+    #[arg(long, value_name = "N", value_parser = count, conflicts_with = "observations")]
+    count: Option<usize>,
+    /// Samples of the posterior of each observation [default: 1]
+    #[arg(long, value_name = "N", value_parser = count, requires = "observations")]
+    draws: Option<usize>,
+    /// Samples at a time: auto, or a number; the samples do not depend on it
+    #[arg(long, default_value = "auto", value_parser = batch)]
+    batch: BatchSize,
+    /// Seed of all random numbers
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    device: DeviceOptions,
+    /// Folder to write; an interrupted run there is continued
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+impl Args {
+    /// Draws what is missing of the run, and writes its results.
+    ///
+    /// # Errors
+    /// In one line: options, files or folders that do not fit, a device that failed, a full disk.
+    pub fn run(&self, out: &mut dyn Write) -> Result<Outcome> {
+        let sampler = self.sampler.sampler()?;
+        let settings = self.posterior.settings()?;
+        let cpu = self.device.cpu()?;
+        let loaded = Loaded::open(&cpu, &self.model, &self.posterior, None, false)?;
+        let plan = loaded.plan(sampler, self.sampler.steps)?;
+        let draws = self.draws.unwrap_or(1);
+        let shape = loaded.image.with_n(self.total(&loaded, draws)?);
+
+        let mut folder = match Folder::claim(&self.out, self.identity(&loaded, &cpu, sampler, shape)?, shape)? {
+            Claim::Open(folder) => folder,
+            Claim::Finished(report) => {
+                say(out, format_args!("{}: this run is complete, nothing to do", self.out.display()))?;
+                return Ok(outcome(report["failures"].as_array().map_or(0, Vec::len)));
+            }
+        };
+        let device = self.device.describe(&cpu);
+        say(out, format_args!("device: {device}"))?;
+        let sampling = Sampling {
+            backend: &cpu,
+            model: &loaded.model,
+            plan: &plan,
+            stream: Stream::new(self.seed, Purpose::Start),
+            image: loaded.image,
+            posterior: loaded.posterior(settings, draws),
+        };
+        self.draw(&sampling, &mut folder, shape, out)?;
+
+        if draws > 1 {
+            results::write_moments(&folder, shape, draws)?;
+        }
+        results::write_pictures(&folder, shape, loaded.observations.as_ref(), draws)?;
+        let summary = Summary::of(folder.batches());
+        let report = json!({
+            "device": device,
+            "threads": cpu.threads(),
+            "batches": folder.batches().iter().map(|b| b.samples).collect::<Vec<_>>(),
+            "seconds": summary.seconds,
+            "images_per_second": summary.rate(),
+            "breakdowns": summary.breakdowns,
+            "failures": summary.failures,
+            "peak_bytes": cpu.memory().peak,
+        });
+        folder.finish(report.as_object().expect("written as one").clone())?;
+        summary.tell(&self.out, out)?;
+        Ok(outcome(summary.failures.len()))
+    }
+
+    fn draw(&self, sampling: &Sampling<'_, Cpu>, folder: &mut Folder, shape: Shape, out: &mut dyn Write) -> Result<()> {
+        let (total, done) = (shape.n, folder.done());
+        if done > 0 {
+            say(out, format_args!("continuing: {done} of {total} samples are done"))?;
+        }
+        let size = match self.batch {
+            _ if done == total => return Ok(()),
+            BatchSize::Of(size) => size,
+            BatchSize::Auto => {
+                let Prediction { size, bytes } = batch_size::automatic(sampling, total - done)?;
+                say(out, format_args!("batch: {size} samples at a time, {:.2} GiB", bytes as f64 / GIB))?;
+                size
+            }
+        };
+        let mut progress = Progress::new(total, done);
+        let result = sampling.run(folder, total, size, &mut |done| progress.update(done));
+        progress.finish();
+        result
+    }
+
+    /// The number of samples.
+    fn total(&self, loaded: &Loaded<Cpu>, draws: usize) -> Result<usize> {
+        let total = match &loaded.observations {
+            Some(observations) => observations.len().checked_mul(draws),
+            None => Some(self.count.unwrap_or(16)),
+        };
+        let option = if loaded.observations.is_some() { "--draws" } else { "--count" };
+        let found = || self.count.or(self.draws).unwrap_or(1);
+        total
+            .filter(|&total| u32::try_from(total).is_ok())
+            .ok_or_else(|| Error::mismatch(option, "fewer than 2^32 samples in all", found()))
+    }
+
+    /// All that the samples depend on.
+    fn identity(&self, loaded: &Loaded<Cpu>, cpu: &Cpu, sampler: Sampler, shape: Shape) -> Result<Map<String, Value>> {
+        let mut identity = json!({
+            "command": "sample",
+            "version": env!("CARGO_PKG_VERSION"),
+            "arithmetic": arithmetic(cpu),
+            "model": loaded.digest,
+            "shape": [shape.n, shape.h, shape.w, shape.c],
+            "seed": self.seed,
+            "sampler": sampler_settings(sampler, self.sampler.steps),
+        });
+        if let Some(observations) = &loaded.observations {
+            identity["observations"] = observations.digest().into();
+            identity["draws"] = self.draws.unwrap_or(1).into();
+            identity["posterior"] = json!(self.posterior.settings()?);
+            identity["operator"] = match observations.measured() {
+                Measured::Mask(_) => "mask",
+                Measured::Dense(_) => "dense",
+            }
+            .into();
+            identity["prior_model"] = loaded.prior.as_ref().map(|(_, digest)| digest.clone()).into();
+        }
+        Ok(identity.as_object().expect("written as one").clone())
+    }
+}
+
+const GIB: f64 = (1u64 << 30) as f64;
+
+fn outcome(failed: usize) -> Outcome {
+    if failed == 0 { Outcome::Done } else { Outcome::NonFinite }
+}
+
+/// Sums over all batches, those of earlier processes too.
+struct Summary {
+    samples: usize,
+    seconds: f64,
+    breakdowns: u64,
+    failures: Vec<Failure>,
+}
+
+impl Summary {
+    fn of(batches: &[Batch]) -> Self {
+        Self {
+            samples: batches.iter().map(|b| b.samples).sum(),
+            seconds: batches.iter().map(|b| b.seconds).sum(),
+            breakdowns: batches.iter().map(|b| b.breakdowns).sum(),
+            failures: batches.iter().flat_map(|b| b.failures.iter().cloned()).collect(),
+        }
+    }
+    fn rate(&self) -> f64 {
+        self.samples as f64 / self.seconds
+    }
+    fn tell(&self, folder: &Path, out: &mut dyn Write) -> Result<()> {
+        let time = duration(Duration::from_secs_f64(self.seconds));
+        let rate = self.rate();
+        say(out, format_args!("{}: {} samples in {time}, {rate:.2} images/s", folder.display(), self.samples))?;
+        if self.breakdowns > 0 {
+            say(out, format_args!("{} solves ended in a breakdown", self.breakdowns))?;
+        }
+        if let Some(Failure { sample, step, layer }) = self.failures.first() {
+            let layer = layer.as_ref().map_or(String::new(), |layer| format!(", {layer}"));
+            let count = self.failures.len();
+            say(out, format_args!("{count} samples are not finite; the first: sample {sample}, step {step}{layer}"))?;
+        }
+        Ok(())
+    }
+}

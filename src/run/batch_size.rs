@@ -1,0 +1,44 @@
+//! How many samples at a time: as many as help, within the memory that is there.
+
+use super::sampling::Sampling;
+use crate::Result;
+use crate::ops::Ops;
+
+/// More samples at a time than this do not make a CPU faster, and an interruption costs a batch.
+pub const LARGEST: usize = 16;
+/// Share of the free memory that a run may take.
+const SHARE: f64 = 0.5;
+/// Free memory where the system does not say it.
+const ASSUMED: usize = 4 << 30;
+
+/// A batch size, and the memory that it will take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prediction {
+    /// Samples at a time.
+    pub size: usize,
+    /// Bytes at the peak, weights included.
+    pub bytes: usize,
+}
+
+/// The size of the batches in which `missing` samples are drawn, all alike as far as possible. One step with one sample is
+/// tried to see what a sample takes.
+///
+/// # Errors
+/// When the device has failed.
+pub fn automatic<B: Ops>(sampling: &Sampling<'_, B>, missing: usize) -> Result<Prediction> {
+    let weights = sampling.backend.memory().live;
+    sampling.probe()?;
+    let probed = sampling.backend.memory().peak;
+    let sample = probed.saturating_sub(weights).max(1); // activations and vectors of one sample
+    let budget = (available().unwrap_or(ASSUMED) as f64 * SHARE) as usize;
+    let largest = (budget / sample).clamp(1, LARGEST).min(missing.max(1));
+    let size = missing.div_ceil(missing.div_ceil(largest).max(1)).max(1);
+    Ok(Prediction { size, bytes: probed + if size > 1 { size * sample } else { 0 } })
+}
+
+/// Bytes that programs can still get without swapping (Linux).
+fn available() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok().map(|kib| kib << 10)
+}
