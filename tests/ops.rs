@@ -5,9 +5,9 @@ use diem::Result;
 use diem::backend::cpu::simd::Isa;
 use diem::backend::cpu::{Cpu, Options};
 use diem::backend::reference::Reference;
-use diem::backend::{Array, Shape};
+use diem::backend::{Array, Backend, Shape};
 use diem::check::case::{At, Case, Gradients, Input, Outcome, Probe, accumulator};
-use diem::check::{self, CheckRow, gradient};
+use diem::check::{self, CheckRow, cross, gradient};
 use diem::ops::Ops;
 
 /// Every row passes, with the failing ones in the message.
@@ -48,6 +48,10 @@ enum Fault {
     Unwritten,
     /// A parameter gradient overwrites its accumulator.
     Overwritten,
+    /// On the backend under test the value is off by 2e-5, twice what passes.
+    InexactValue,
+    /// On the backend under test one element of the value is not a number.
+    NotFinite,
 }
 
 /// y = a x, elementwise.
@@ -88,7 +92,19 @@ impl Case for Product {
             backend.add_assign(&mut da, &backend.multiply(dy, x));
             gradients.added(1, da);
         }
-        Ok(Outcome::new(backend.multiply(x, a), gradients))
+        let mut y = backend.multiply(x, a);
+        if backend.name() == "cpu" {
+            match self.0 {
+                Fault::InexactValue => y = backend.linear_combination(&[(1.0 + 2e-5, &y)]),
+                Fault::NotFinite => {
+                    let mut values = backend.to_vec(&y)?;
+                    values[100] = f64::NAN;
+                    y = backend.upload(y.shape(), &values);
+                }
+                _ => {}
+            }
+        }
+        Ok(Outcome::new(y, gradients))
     }
 }
 
@@ -104,4 +120,20 @@ fn wrong_gradients_are_found() {
     assert_eq!(failed(Fault::MixedSamples), [dx, adjoint]);
     assert_eq!(failed(Fault::Unwritten), [dx, adjoint]);
     assert_eq!(failed(Fault::Overwritten), [da]);
+}
+
+#[test]
+fn wrong_values_of_a_backend_are_found() {
+    let cpu = Cpu::new(Options { poison: true, ..Options::default() }).unwrap();
+    let failed = |fault| -> Vec<(String, f64)> {
+        let rows = cross::check(&Product(fault), &cpu, 0).unwrap();
+        rows.into_iter().filter(|row| !row.pass).map(|row| (row.what, row.error)).collect()
+    };
+    assert_eq!(failed(Fault::Nothing), []);
+    let [(what, error)] = &failed(Fault::InexactValue)[..] else { panic!("one failure") };
+    assert_eq!(what, "y: cpu against reference");
+    assert!((error - 2e-5).abs() < 1e-6); // rounding is 6e-8
+    assert_eq!(failed(Fault::NotFinite), [("y: cpu against reference".to_owned(), f64::INFINITY)]);
+    let unwritten = failed(Fault::Unwritten); // on both backends: infinite all the same
+    assert_eq!(unwritten, [("dx: cpu against reference".to_owned(), f64::INFINITY)]);
 }
