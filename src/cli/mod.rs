@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0; 1 where a check found a fault; 2 for wrong arguments, files and devices; 3 where samples are not finite.
 
+mod bench;
+mod check;
 mod demo;
 mod denoise;
 mod device;
@@ -33,6 +35,10 @@ enum Command {
     Sample(sample::Args),
     /// Call the denoiser, its VJP or the posterior denoiser on arrays
     Denoise(denoise::Args),
+    /// Check every op: finite differences, adjoints, device against the f64 definition; and the samplers' error
+    Check(check::Args),
+    /// Time ops, or whole posterior steps, with the fraction of the peak
+    Bench(bench::Args),
     /// Show devices, what this build does, and a model's summary
     Info(info::Args),
     /// Make an observation file from images: random pixels deleted, or random projections
@@ -72,6 +78,8 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Sample(args) => args.run(&mut out),
         Command::Denoise(args) => args.run(&mut out),
+        Command::Check(args) => args.run(&mut out),
+        Command::Bench(args) => args.run(&mut out),
         Command::Info(args) => args.run(&mut out),
         Command::Observe(args) => args.run(&mut out),
         Command::Demo(args) => args.run(&mut out),
