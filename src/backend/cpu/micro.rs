@@ -31,6 +31,34 @@ pub(crate) unsafe fn multiply_add<S: Simd, const M: usize>(
     }
 }
 
+/// As [`multiply_add`], and asks meanwhile for `4 k / steps` .. cache lines from `ahead`, which the next products read.
+///
+/// # Safety
+/// As for [`multiply_add`]; `k` is a multiple of 4.
+#[inline(always)]
+pub(crate) unsafe fn multiply_add_ahead<S: Simd, const M: usize>(
+    acc: &mut [[S::V; PANEL]; M],
+    k: usize,
+    rows: &[*const f32; M],
+    b: *const f32,
+    ahead: *const f32,
+    lines: usize,
+) {
+    for k4 in (0..k).step_by(4) {
+        // SAFETY: k4 .. k4 + 4 are in range of each row and of the panels.
+        unsafe {
+            for line in 0..lines {
+                S::prefetch(ahead.wrapping_add((k4 / 4 * lines + line) * 16));
+            }
+            let mut rows = *rows;
+            for row in &mut rows {
+                *row = row.add(k4);
+            }
+            multiply_add::<S, M>(acc, 4, &rows, b.add(k4 * PANEL * S::W));
+        }
+    }
+}
+
 /// Stores a register block, row i at `c + i ldc`.
 ///
 /// # Safety

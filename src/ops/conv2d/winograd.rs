@@ -302,10 +302,21 @@ impl Body for Products<'_> {
         let Self { c_in, slab, .. } = self;
         let width = PANEL * S::W;
         let ldm = self.panels.len() * width;
+        let panel_at =
+            |xi: usize, panel: usize| &self.u[(xi * self.all_panels + panel) * c_in * width..][..c_in * width];
+        let blocks = self.tiles.div_ceil(MR);
+        let lines = (PANEL * S::W / 4).div_ceil(blocks);
         for xi in 0..self.entries {
             for (p, panel) in self.panels.clone().enumerate() {
-                let u = self.u[(xi * self.all_panels + panel) * c_in * width..][..c_in * width].as_ptr();
-                for (row, rows) in row_blocks(self.tiles, MR) {
+                let u = panel_at(xi, panel).as_ptr();
+                let next = if panel + 1 < self.panels.end {
+                    (xi, panel + 1)
+                } else {
+                    ((xi + 1) % self.entries, self.panels.start)
+                };
+                let next = panel_at(next.0, next.1).as_ptr();
+                for (block, (row, rows)) in row_blocks(self.tiles, MR).enumerate() {
+                    let ahead = next.wrapping_add(block * c_in * width / blocks);
                     // SAFETY: V of entry xi has `tiles` rows in slab xi + 1, M in slab xi.
                     unsafe {
                         let v = self.scratch.add((xi + 1) * slab + row * c_in);
@@ -313,7 +324,7 @@ impl Body for Products<'_> {
                         with_rows!(rows, MR, M => {
                             let mut acc = [[S::zero(); PANEL]; M];
                             let rows = from_fn(|i| v.add(i * c_in).cast_const());
-                            micro::multiply_add::<S, M>(&mut acc, c_in, &rows, u);
+                            micro::multiply_add_ahead::<S, M>(&mut acc, c_in, &rows, u, ahead, lines);
                             micro::store::<S, M>(&acc, m, ldm);
                         });
                     }

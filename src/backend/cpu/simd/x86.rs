@@ -48,7 +48,7 @@ impl Simd for Avx2 {
         min(a: __m256, b: __m256) -> __m256 = _mm256_min_ps(a, b);
         fma(a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fmadd_ps(a, b, c);
         round(a: __m256) -> __m256 = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
-        prefetch(p: *const f32) = _mm_prefetch::<_MM_HINT_T0>(p.cast());
+        prefetch(p: *const f32) = _mm_prefetch::<_MM_HINT_T1>(p.cast());
     }
     #[inline(always)]
     unsafe fn scale2(a: __m256, n: __m256) -> __m256 {
@@ -105,7 +105,7 @@ impl Simd for Avx512 {
         fma(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
         round(a: __m512) -> __m512 = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
         scale2(a: __m512, n: __m512) -> __m512 = _mm512_scalef_ps(a, n);
-        prefetch(p: *const f32) = _mm_prefetch::<_MM_HINT_T0>(p.cast());
+        prefetch(p: *const f32) = _mm_prefetch::<_MM_HINT_T1>(p.cast());
         hmax(a: __m512) -> f32 = Avx2::hmax(_mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a)));
         hsum(a: __m512) -> f32 = Avx2::hsum(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a)));
     }
