@@ -31,10 +31,10 @@ pub(crate) unsafe fn multiply_add<S: Simd, const M: usize>(
     }
 }
 
-/// As [`multiply_add`], and asks meanwhile for `4 k / steps` .. cache lines from `ahead`, which the next products read.
+/// As [`multiply_add`], and asks meanwhile for `lines` cache lines from `ahead` every four k: the next products' weights.
 ///
 /// # Safety
-/// As for [`multiply_add`]; `k` is a multiple of 4.
+/// As for [`multiply_add`]; `k` is a multiple of 4. `ahead` may be any address.
 #[inline(always)]
 pub(crate) unsafe fn multiply_add_ahead<S: Simd, const M: usize>(
     acc: &mut [[S::V; PANEL]; M],
@@ -77,7 +77,8 @@ pub(crate) unsafe fn store<S: Simd, const M: usize>(acc: &[[S::V; PANEL]; M], c:
 #[inline(always)]
 pub(crate) fn row_blocks(rows: usize, mr: usize) -> impl Iterator<Item = (usize, usize)> {
     let blocks = rows.div_ceil(mr);
-    let (height, extra) = if blocks == 0 { (0, 0) } else { (rows / blocks, rows % blocks) };
+    let height = rows.checked_div(blocks).unwrap_or(0);
+    let extra = rows - height * blocks;
     (0..blocks).map(move |i| (i * height + i.min(extra), height + usize::from(i < extra)))
 }
 

@@ -110,9 +110,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn scale2(a: Self::V, n: Self::V) -> Self::V;
     /// The sum of the lanes: upper half to lower half, down to one lane.
     unsafe fn hsum(a: Self::V) -> f32;
-    /// The largest lane.
-    unsafe fn hmax(a: Self::V) -> f32;
-    /// Asks for the cache line at `p`, which may be any address.
+    /// Asks for the cache line at `p`, which may be any address, in the second-level cache.
     unsafe fn prefetch(p: *const f32);
 
     /// All lanes 0.
@@ -277,7 +275,6 @@ mod tests {
                 // Multiples of 0.1 below 100: sums of 16 are off by a few units of the last place at most.
                 let sum: f64 = input[..S::W].iter().map(|x| *x as f64).sum();
                 assert!((S::hsum(x) as f64 - sum).abs() < 1e-4);
-                assert_eq!(S::hmax(x), input[S::W - 1]);
                 assert_eq!(lanes(S::load_partial(input.as_ptr(), 3))[..4], [input[0], input[1], input[2], 0.0]);
                 assert!(lanes(S::exp(S::splat(f32::NAN))).iter().all(|e| e.is_nan()));
                 assert!(lanes(S::exp(S::splat(-1e30))).iter().all(|e| (0.0..1e-37).contains(e)));

@@ -76,9 +76,5 @@ impl Simd for Portable {
         (a[0] + a[2]) + (a[1] + a[3])
     }
     #[inline(always)]
-    unsafe fn hmax(a: V) -> f32 {
-        a.into_iter().fold(f32::NEG_INFINITY, f32::max)
-    }
-    #[inline(always)]
     unsafe fn prefetch(_: *const f32) {}
 }

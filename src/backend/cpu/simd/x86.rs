@@ -67,15 +67,6 @@ impl Simd for Avx2 {
             _mm_cvtss_f32(_mm_add_ss(a, _mm_shuffle_ps::<1>(a, a)))
         }
     }
-    #[inline(always)]
-    unsafe fn hmax(a: __m256) -> f32 {
-        // SAFETY: the caller has the target features.
-        unsafe {
-            let a = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
-            let a = _mm_max_ps(a, _mm_movehl_ps(a, a));
-            _mm_cvtss_f32(_mm_max_ss(a, _mm_shuffle_ps::<1>(a, a)))
-        }
-    }
 }
 
 impl Simd for Avx512 {
@@ -106,7 +97,6 @@ impl Simd for Avx512 {
         round(a: __m512) -> __m512 = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
         scale2(a: __m512, n: __m512) -> __m512 = _mm512_scalef_ps(a, n);
         prefetch(p: *const f32) = _mm_prefetch::<_MM_HINT_T1>(p.cast());
-        hmax(a: __m512) -> f32 = Avx2::hmax(_mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a)));
         hsum(a: __m512) -> f32 = Avx2::hsum(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a)));
     }
 }
