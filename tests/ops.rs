@@ -5,7 +5,7 @@ use diem::Result;
 use diem::backend::cpu::simd::Isa;
 use diem::backend::cpu::{Cpu, Options};
 use diem::backend::reference::Reference;
-use diem::backend::{Array, Backend, Shape};
+use diem::backend::{Array, Shape};
 use diem::check::case::{At, Case, Gradients, Input, Outcome, Probe, accumulator};
 use diem::check::{self, CheckRow, cross, gradient};
 use diem::ops::Ops;

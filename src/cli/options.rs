@@ -238,7 +238,7 @@ pub fn count(text: &str) -> std::result::Result<usize, String> {
 }
 
 /// "28" or "28x20".
-fn size(text: &str) -> std::result::Result<(usize, usize), String> {
+pub fn size(text: &str) -> std::result::Result<(usize, usize), String> {
     let (h, w) = text.split_once('x').unwrap_or((text, text));
     let side = |text: &str| text.parse().ok().filter(|side| (1..=1 << 16).contains(side));
     side(h).zip(side(w)).ok_or_else(|| "SIDE or HEIGHTxWIDTH, each 1 to 65536".to_owned())

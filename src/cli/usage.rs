@@ -60,7 +60,7 @@ fn first_paragraph(text: &str) -> String {
 
 /// "diem sample" of the usage that the error carries.
 fn command(error: &clap::Error) -> String {
-    let usage = error.get(ContextKind::Usage).map(|u| context(u)).unwrap_or_default();
+    let usage = error.get(ContextKind::Usage).map(context).unwrap_or_default();
     let words = usage.split_whitespace().skip_while(|w| *w != "diem");
     let words: Vec<_> = words.take_while(|w| w.chars().all(|c| c.is_ascii_lowercase())).collect();
     if words.is_empty() { "diem".to_owned() } else { words.join(" ") }

@@ -59,11 +59,7 @@ impl Observations {
                 if let Some(v) = mask.data.iter().find(|v| **v > 1) {
                     return Err(at("mask").mismatch("only 0 and 1", v));
                 }
-                for sample in 0..n {
-                    let d = y.shape.row();
-                    let pixels = y.data[sample * d..(sample + 1) * d].chunks_exact_mut(y.shape.c);
-                    pixels.zip(mask.row(sample)).filter(|(_, m)| **m == 0).for_each(|(pixel, _)| pixel.fill(0.0));
-                }
+                zero_unobserved(&mut y, mask);
             }
             Measured::Dense(a) => {
                 check_extents(at("A"), "(N or 1, M, D)", a.shape, Shape::new(n, 1, y.shape.c, a.shape.c), "y")?;
@@ -263,6 +259,14 @@ impl Write for Hash {
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Sets y to 0 where the mask is 0, whatever it is there.
+fn zero_unobserved(y: &mut Samples<f32>, mask: &Samples<u8>) {
+    for (sample, row) in y.data.chunks_exact_mut(y.shape.row()).enumerate() {
+        let pixels = row.chunks_exact_mut(y.shape.c).zip(mask.row(sample));
+        pixels.filter(|(_, m)| **m == 0).for_each(|(pixel, _)| pixel.fill(0.0));
     }
 }
 

@@ -37,7 +37,7 @@ pub fn automatic<B: Ops>(sampling: &Sampling<'_, B>, missing: usize) -> Result<P
 }
 
 /// Bytes that programs can still get without swapping (Linux).
-fn available() -> Option<usize> {
+pub fn available() -> Option<usize> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok().map(|kib| kib << 10)

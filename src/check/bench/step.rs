@@ -35,8 +35,10 @@ pub struct StepRow {
     pub seconds: f64,
     /// Seconds, the fastest.
     pub fastest: f64,
-    /// Floating point operations of the network for the batch, where they are known.
+    /// Floating point operations of the network for the batch, convolutions in their direct form, where they are known.
     pub flops: Option<f64>,
+    /// Arrays that the timed repetitions found no memory for in the pool: none is wanted.
+    pub fresh: usize,
 }
 
 impl StepRow {
@@ -69,7 +71,11 @@ pub fn run<B: Ops, D: Denoiser<B>>(
 
     let mut time = |what: String, flops, estimator: &mut dyn Estimator<B>| -> Result<()> {
         let mut seconds = Vec::with_capacity(repeat + WARM_UP);
-        for _ in 0..repeat.max(1) + WARM_UP {
+        let mut fresh = 0;
+        for i in 0..repeat.max(1) + WARM_UP {
+            if i == WARM_UP {
+                fresh = backend.memory().fresh;
+            }
             let start = Instant::now();
             estimator.estimate(backend, x_t, &[1.0])?;
             backend.finish()?;
@@ -77,7 +83,9 @@ pub fn run<B: Ops, D: Denoiser<B>>(
         }
         let timed = &mut seconds[WARM_UP..];
         timed.sort_by(f64::total_cmp);
-        row(StepRow { what, batch: image.n, seconds: timed[timed.len() / 2], fastest: timed[0], flops });
+        let (seconds, fastest) = (timed[timed.len() / 2], timed[0]);
+        let fresh = backend.memory().fresh - fresh;
+        row(StepRow { what, batch: image.n, seconds, fastest, flops, fresh });
         Ok(())
     };
     time("forward".to_owned(), work(0), &mut Prior(denoiser))?;

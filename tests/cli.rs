@@ -1,0 +1,353 @@
+//! The command line end to end: results, resuming, refusals. The shipped network runs on 8 x 8 pixels.
+
+use diem::data::checkpoint::{Checkpoint, Kind, Metadata};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/fashion-small.safetensors");
+const IMAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/fashion-test.npy");
+
+/// A folder to work in, and the command in it.
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+    fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+    /// `diem` with the words of `line`; MODEL and IMAGES stand for the assets.
+    fn diem(&self, line: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_diem"));
+        let words = line.split_whitespace().map(|word| match word {
+            "MODEL" => MODEL,
+            "IMAGES" => IMAGES,
+            word => word,
+        });
+        command.args(words).current_dir(&self.0);
+        command
+    }
+    fn run(&self, line: &str) -> String {
+        let Output { status, stdout, stderr } = self.diem(line).output().unwrap();
+        assert!(status.success(), "diem {line}: {status}\n{}", String::from_utf8_lossy(&stderr));
+        String::from_utf8(stdout).unwrap()
+    }
+    /// The line with which it refuses.
+    fn refuse(&self, line: &str) -> String {
+        refusal(line, &self.diem(line).output().unwrap())
+    }
+    /// Every file below the folder, with its contents.
+    fn everything(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let (mut folders, mut files) = (vec![self.0.path().to_owned()], Vec::new());
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()) {
+                if entry.is_dir() { folders.push(entry) } else { files.push((entry.clone(), fs::read(entry).unwrap())) }
+            }
+        }
+        files.sort();
+        files
+    }
+    /// `y.npz`: two images of which a quarter is known, 32 x 32.
+    fn observe(&self) {
+        self.run("observe --input IMAGES --count 2 --out y.npz --truth x.npy");
+    }
+}
+
+fn refusal(line: &str, output: &Output) -> String {
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(2), "diem {line}: {stderr}");
+    assert!(stderr.starts_with("error: ") && stderr.lines().count() == 1, "diem {line}: {stderr:?}");
+    stderr
+}
+
+/// The float32 values behind a header of 128 bytes or a multiple of 64.
+fn values(npy: &[u8]) -> Vec<f32> {
+    let header = 10 + usize::from(u16::from_le_bytes([npy[8], npy[9]]));
+    npy[header..].chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
+const PRIOR: &str = "sample --model MODEL --size 8 --sampler 2m-sde --steps 6 --threads 1";
+
+#[test]
+fn samples_do_not_depend_on_the_batch_or_the_threads() {
+    let home = Home::new();
+    home.run(&format!("{PRIOR} --count 7 --batch 1 --out one"));
+    let expected = home.read("one/samples.npy");
+    assert!(values(&expected).iter().all(|x| x.is_finite()));
+    for (out, options) in
+        [("three", "--batch 3"), ("seven", "--batch 7"), ("auto", ""), ("threads", "--batch 7 --threads 2")]
+    {
+        let line = PRIOR.replace("--threads 1", if out == "threads" { "" } else { "--threads 1" });
+        home.run(&format!("{line} --count 7 {options} --out {out}"));
+        assert_eq!(home.read(&format!("{out}/samples.npy")), expected, "{options}");
+    }
+    home.run(&format!("{PRIOR} --count 7 --seed 1 --out seed"));
+    assert_ne!(home.read("seed/samples.npy"), expected);
+}
+
+#[test]
+fn posterior_samples_come_with_moments_and_pictures() {
+    let home = Home::new();
+    home.observe();
+    let line =
+        "sample --model MODEL --observations y.npz --operator mask --draws 3 --sampler 2m-sde --steps 4 --threads 1";
+    home.run(&format!("{line} --batch 2 --out two"));
+    home.run(&format!("{line} --batch 5 --out five"));
+    for name in ["samples.npy", "mean.npy", "std.npy", "mean.png", "std.png", "grid.png"] {
+        assert_eq!(home.read(&format!("two/{name}")), home.read(&format!("five/{name}")), "{name}");
+    }
+    let [x, mean, std] = ["samples", "mean", "std"].map(|name| values(&home.read(&format!("two/{name}.npy"))));
+    let d = 32 * 32;
+    assert_eq!((x.len(), mean.len(), std.len()), (6 * d, 2 * d, 2 * d));
+    assert!(x.iter().chain(&mean).chain(&std).all(|v| v.is_finite()));
+    for i in 0..2 * d {
+        let draws = [0, 1, 2].map(|k| f64::from(x[(3 * (i / d) + k) * d + i % d]));
+        let m = draws.iter().sum::<f64>() / 3.0;
+        let s = (draws.iter().map(|x| (x - m).powi(2)).sum::<f64>() / 2.0).sqrt();
+        // both in f64 and rounded once to f32: 6e-8 relative; draws are below 4
+        assert!((m - f64::from(mean[i])).abs() < 1e-6 && (s - f64::from(std[i])).abs() < 1e-6, "{i}");
+    }
+    let report: serde_json::Value = serde_json::from_slice(&home.read("two/run.json")).unwrap();
+    assert_eq!(report["run"]["shape"], serde_json::json!([6, 32, 32, 1]));
+    assert!(report["images_per_second"].as_f64().unwrap() > 0.0 && report["failures"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn a_killed_run_continues_to_the_same_bits() {
+    let home = Home::new();
+    let line = format!("{PRIOR} --count 60 --batch 2");
+    home.run(&format!("{line} --out whole"));
+    let (mut kills, mut wait) = (0, 5);
+    loop {
+        let mut child = home.diem(&format!("{line} --out cut")).stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(wait));
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+        // the moments differ from run to run, by golden steps; a run gets further each time
+        wait = 5 + wait * 1618 / 1000 % 97 + kills;
+        assert!(kills < 2000, "no run comes to an end");
+    }
+    assert!(kills > 2, "only {kills} kills: the run is too short for this test");
+    assert!(home.run(&format!("{line} --out cut")).contains("complete"));
+    for name in ["samples.npy", "grid.png"] {
+        assert_eq!(
+            home.read(&format!("cut/{name}")),
+            home.read(&format!("whole/{name}")),
+            "{name} after {kills} kills"
+        );
+    }
+    assert!(!home.path("cut/samples.partial.npy").exists());
+}
+
+#[test]
+fn folders_of_others_are_refused_untouched() {
+    let home = Home::new();
+    home.run(&format!("{PRIOR} --count 2 --out run"));
+    fs::create_dir(home.path("mine")).unwrap();
+    fs::write(home.path("mine/samples.npy"), "precious").unwrap();
+    let before = home.everything();
+    for (line, part) in [
+        (format!("{PRIOR} --count 3 --out run"), "shape"),
+        (format!("{PRIOR} --count 2 --seed 5 --out run"), "seed 5"),
+        (PRIOR.replace("steps 6", "steps 7") + " --count 2 --out run", "sampler"),
+        (format!("{PRIOR} --count 2 --out mine"), "samples.npy"),
+        (format!("{PRIOR} --count 2 --out mine/samples.npy"), "samples.npy"),
+        ("demo --out mine".to_owned(), "earlier demo"),
+    ] {
+        let refusal = home.refuse(&line);
+        assert!(refusal.contains(part), "{line}: {refusal}");
+    }
+    assert_eq!(home.everything(), before);
+}
+
+/// A limit on the size of files stands for a full disk: writing fails at the same places.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_ends_in_one_line_and_the_run_continues_later() {
+    let home = Home::new();
+    let line = format!("{PRIOR} --count 60 --batch 4");
+    home.run(&format!("{line} --out whole"));
+    let program = env!("CARGO_BIN_EXE_diem");
+    let script = format!("trap '' XFSZ; ulimit -f 8; exec {program} {} --out cut", line.replace("MODEL", MODEL));
+    let output = Command::new("bash").args(["-c", &script]).current_dir(home.0.path()).output().unwrap();
+    let refusal = refusal(&line, &output);
+    assert!(refusal.contains("samples.partial.npy: cannot write"), "{refusal}");
+    assert!(home.run(&format!("{line} --out cut")).contains("continuing"));
+    assert_eq!(home.read("cut/samples.npy"), home.read("whole/samples.npy"));
+}
+
+#[test]
+fn non_finite_samples_have_their_exit_code() {
+    let home = Home::new();
+    // a network whose last layer overflows: its parameters are finite, its values are not
+    let shipped = Checkpoint::open(Path::new(MODEL)).unwrap();
+    let (backend, layout) = (diem::backend::reference::Reference::new(), shipped.metadata().layout());
+    let tensors: Vec<(String, Vec<usize>, Vec<f32>)> = layout
+        .specs()
+        .iter()
+        .map(|spec| {
+            let scale = if spec.name == "head.weight" { 1e38 } else { 1.0 };
+            let x = shipped.parameter(&backend, spec);
+            let x = x.iter().map(|x| (x.signum() * scale * x.abs().max(1e-3)) as f32);
+            (format!("net.{}", spec.name), spec.dims.clone(), x.collect())
+        })
+        .map(|(name, dims, x): (String, Vec<usize>, Vec<f32>)| {
+            (name, dims, x.iter().map(|x| x.clamp(-3e38, 3e38)).collect())
+        })
+        .collect();
+    let views = tensors.iter().map(|(name, dims, x)| (name.clone(), dims.clone(), x.as_slice()));
+    Checkpoint::write(&home.path("bad.safetensors"), shipped.metadata(), views, false).unwrap();
+    let line = PRIOR.replace("MODEL", "bad.safetensors") + " --count 3 --out run";
+    for again in ["not finite", "complete"] {
+        let output = home.diem(&line).output().unwrap();
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(3), "{stdout}");
+        assert!(stdout.contains(again), "{stdout}");
+    }
+    let report: serde_json::Value = serde_json::from_slice(&home.read("run/run.json")).unwrap();
+    let failures = report["failures"].as_array().unwrap();
+    assert_eq!(failures.len(), 3);
+    assert_eq!(
+        (&failures[0]["sample"], &failures[0]["step"], &failures[0]["layer"]),
+        (&0.into(), &0.into(), &"head".into())
+    );
+    assert!(values(&home.read("run/samples.npy")).iter().all(|x| x.is_nan()));
+}
+
+#[test]
+fn denoise_gives_values_vjps_and_posterior_means() {
+    let home = Home::new();
+    home.observe();
+    home.run("denoise --model MODEL --input x.npy --sigma 0.5 --out shared.npy --vjp x.npy --vjp-out g.npy");
+    home.run("denoise --model MODEL --input x.npy --sigma 0.5 0.5 --batch 1 --out each.npy");
+    assert_eq!(home.read("shared.npy"), home.read("each.npy"));
+    home.run(
+        "denoise --model MODEL --input x.npy --sigma 0.5 --observations y.npz --operator mask --out posterior.npy",
+    );
+    let [x, prior, posterior, g] =
+        ["x", "shared", "posterior", "g"].map(|name| values(&home.read(&format!("{name}.npy"))));
+    assert!(prior.iter().chain(&posterior).chain(&g).all(|x| x.is_finite()) && g.iter().any(|g| *g != 0.0));
+    let distance = |a: &[f32]| a.iter().zip(&x).map(|(a, x)| f64::from(a - x).powi(2)).sum::<f64>();
+    assert!(distance(&posterior) < distance(&prior), "observing the truth draws the estimate towards it");
+
+    let refusal = home.refuse("denoise --model MODEL --input x.npy --sigma 0.5 --out each.npy");
+    assert!(refusal.contains("each.npy") && refusal.contains("--force"), "{refusal}");
+    home.run("denoise --model MODEL --input x.npy --sigma 0.5 --out each.npy --force");
+}
+
+#[test]
+fn a_gaussian_checkpoint_is_a_model_and_a_prior() {
+    let home = Home::new();
+    let metadata = Metadata { height: Some(2), width: Some(2), ..Metadata::new(Kind::Gaussian { channels: 1 }) };
+    let (mean, diag, factor) = ([1.0f32; 4], [0.25f32; 4], [0.5f32; 4]);
+    let tensors = [("mean", vec![4], &mean), ("diag", vec![4], &diag), ("factor", vec![4, 1], &factor)];
+    let tensors = tensors.into_iter().map(|(name, dims, x)| (name.to_owned(), dims, x.as_slice()));
+    Checkpoint::write(&home.path("g.safetensors"), &metadata, tensors, false).unwrap();
+    home.run("sample --model g.safetensors --count 400 --steps 64 --sampler 2m --out run --threads 1");
+    let x = values(&home.read("run/samples.npy"));
+    assert_eq!(x.len(), 1600);
+    assert!(x.iter().all(|x| x.is_finite()));
+    let mean = x.iter().map(|x| f64::from(*x)).sum::<f64>() / 1600.0;
+    // the mean of 4 pixels has variance (0.25 + 4 · 0.25) / 4 = 0.31; over 400 samples its std is 0.028: 5 of them
+    assert!((mean - 1.0).abs() < 0.14, "{mean}");
+    home.observe();
+    let line = "sample --model MODEL --observations y.npz --operator mask --covariance prior --steps 2 --out p";
+    assert!(home.refuse(line).contains("--prior-model"));
+    let refusal = home.refuse(&format!("{line} --prior-model g.safetensors"));
+    assert!(refusal.contains("g.safetensors"), "{refusal}");
+}
+
+#[test]
+fn wrong_arguments_and_files_are_refused_in_one_line() {
+    let home = Home::new();
+    home.observe();
+    fs::write(home.path("torn.safetensors"), &fs::read(MODEL).unwrap()[..5000]).unwrap();
+    fs::write(home.path("torn.npz"), &home.read("y.npz")[..300]).unwrap();
+    fs::write(home.path("torn.npy"), &home.read("x.npy")[..300]).unwrap();
+    let mut x = home.read("x.npy");
+    let end = x.len();
+    x[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(home.path("nan.npy"), x).unwrap();
+    let before = home.everything();
+    let posterior = "--observations y.npz --operator mask";
+    for (line, parts) in [
+        ("", ["command", "none"]),
+        ("smaple", ["command", "smaple"]),
+        ("sample --model MODEL --out r --sampler euler", ["--sampler", "2m-sde"]),
+        ("sample --model MODEL --out r --steps 0", ["--steps", "'0'"]),
+        ("sample --model MODEL --out r --steps 70000", ["--steps", "65535"]),
+        ("sample --model MODEL --out r --stpes 3", ["--stpes", "--steps"]),
+        ("sample --model MODEL --out r --eta 0.5", ["--eta", "ddim"]),
+        ("sample --model MODEL --out r --sampler ddim --eta 2", ["--eta", "'2'"]),
+        ("sample --model MODEL --out r --sampler ddim --delta 0.1", ["--delta", "pc"]),
+        ("sample --model MODEL --out r --draws 2", ["--draws", "--observations"]),
+        ("sample --model MODEL --out r --solver gmres", ["--solver", "--observations"]),
+        ("sample --model MODEL --out r --batch 0", ["--batch", "auto"]),
+        ("sample --model MODEL --out r --device gpu", ["--device", "cuda:INDEX"]),
+        ("sample --model MODEL --out r --device cuda", ["--device", "no CUDA"]),
+        ("sample --model MODEL --out r --precision bf16", ["--precision", "bf16"]),
+        ("sample --model MODEL --out r --size 9", ["fashion-small.safetensors", "multiples of 2"]),
+        ("sample --model MODEL --out r --size 0", ["--size", "'0'"]),
+        ("sample --model MODEL", ["--out", "found no such option"]),
+        ("sample --model none.safetensors --out r", ["none.safetensors", "cannot"]),
+        ("sample --model torn.safetensors --out r", ["torn.safetensors", "truncated"]),
+        ("sample --model y.npz --out r", ["y.npz", "safetensors"]),
+        ("sample --model MODEL --out r --observations y.npz", ["--observations", "--operator"]),
+        ("sample --model MODEL --out r --observations torn.npz --operator mask", ["torn.npz", "expected"]),
+        ("sample --model MODEL --out r --observations y.npz --operator dense", ["y.npz", "A"]),
+        ("sample --model MODEL --out r --observations y.npz --operator fourier", ["--operator", "mask"]),
+        ("sample --model MODEL --out r POSTERIOR --count 3", ["--count", "--observations"]),
+        ("sample --model MODEL --out r POSTERIOR --size 8", ["--size", "32x32"]),
+        ("sample --model MODEL --out r POSTERIOR --zeta 2", ["--zeta", "dps"]),
+        ("sample --model MODEL --out r POSTERIOR --rtol nan", ["--rtol", "'nan'"]),
+        ("sample --model MODEL --out r POSTERIOR --iterations 0", ["--iterations", "'0'"]),
+        (
+            "denoise --model MODEL --input x.npy --sigma 1 --vjp x.npy --vjp-out g POSTERIOR --out r",
+            ["--vjp", "--observations"],
+        ),
+        ("denoise --model MODEL --input x.npy --sigma 1 --vjp x.npy --out r", ["--vjp-out", "expected"]),
+        ("denoise --model MODEL --input x.npy --sigma 1 2 3 --out r", ["--sigma", "3"]),
+        ("denoise --model MODEL --input x.npy --sigma 0 --out r", ["--sigma", "'0'"]),
+        ("denoise --model MODEL --input x.npy --sigma -1 --out r", ["--sigma", "-1"]),
+        ("denoise --model MODEL --input torn.npy --sigma 1 --out r", ["torn.npy", "truncated"]),
+        ("denoise --model MODEL --input nan.npy --sigma 1 --out r", ["nan.npy, sample 1", "non-finite"]),
+        ("denoise --model MODEL --input x.npy --sigma 1 --out none/r.npy", ["none/r.npy", "cannot write"]),
+        ("demo --images 33", ["--images", "32"]),
+    ] {
+        let line = line.replace("POSTERIOR", posterior);
+        let refusal = home.refuse(&line);
+        assert!(parts.iter().all(|part| refusal.contains(part)), "diem {line}: {refusal}");
+        assert!(home.everything() == before, "diem {line} wrote something");
+    }
+}
+
+#[test]
+fn the_demo_runs_anywhere_and_again() {
+    let home = Home::new();
+    for images in [1, 2] {
+        let stdout = home.run(&format!("demo --images {images} --draws 2"));
+        assert!(stdout.contains("PSNR of the posterior mean") && stdout.contains("PyTorch"), "{stdout}");
+        assert_eq!(values(&home.read("diem-demo/samples.npy")).len(), images * 2 * 1024);
+        assert!(home.read("diem-demo/demo.png").starts_with(b"\x89PNG"));
+    }
+}
+
+#[test]
+fn help_and_info_succeed() {
+    let home = Home::new();
+    for line in ["--help", "--version", "sample --help", "info", "info --model MODEL"] {
+        assert!(!home.run(line).is_empty());
+    }
+    let info = home.run("info --model MODEL");
+    assert!(info.contains("656961") && info.contains("no CUDA"), "{info}");
+}
