@@ -54,7 +54,7 @@ const NOISE: f64 = 1e-3;
 /// Of 2M-SDE.
 const STEPS: usize = 32;
 /// Of CG.
-const ITERATIONS: usize = 2;
+const ITERATIONS: usize = 1;
 /// From black to white.
 const RANGE: f64 = 4.0;
 /// What marks a folder as a demo's.
