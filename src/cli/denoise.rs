@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(long, value_name = "XT.npy")]
     input: PathBuf,
     /// Noise level: one value for all samples, or one for each
-    #[arg(long, value_name = "S", num_args = 1.., required = true, value_parser = positive)]
+    #[arg(allow_negative_numbers = true, long, value_name = "S", num_args = 1.., required = true, value_parser = positive)]
     sigma: Vec<f64>,
     /// E[x | x_t], or E[x | x_t, y] with observations, as the input
     #[arg(long, value_name = "X.npy")]
