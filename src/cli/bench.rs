@@ -129,7 +129,10 @@ impl Args {
         let resident = step::peak_resident();
         let mib = |bytes: usize| bytes >> 20;
         let process = resident.map_or("unknown".to_owned(), |bytes| format!("{} MiB", mib(bytes)));
-        say(out, format_args!("\npeak memory: process {process}, activations {} MiB", mib(pool)))?;
+        say(
+            out,
+            format_args!("\npeak memory: process {process}, pooled arrays with packed weights {} MiB", mib(pool)),
+        )?;
 
         let last = steps.last().expect("a forward and a step were timed");
         report["model"] = name.into();
