@@ -21,17 +21,8 @@ fn main() -> diem::Result<()> {
     let model = Model::initial(&cpu, config, image, true, 0)?;
     println!("{preset}, {:?}, {} threads, {:.0} GFLOP/s at most", cpu.isa(), cpu.threads(), peak / 1e9);
     let settings = step::StepSettings { image, iterations, repeat: 5, seed: 0 };
-    step::run(&cpu, &model, Some(flops), settings, |row| {
-        let gflops = row.gflops().unwrap_or_default();
-        println!(
-            "{:<14}{:>9.4} s/image{:>9.1} GFLOP/s{:>6.0}% of peak{:>4} fresh arrays",
-            row.what,
-            row.seconds_per_image(),
-            gflops,
-            100.0 * 1e9 * gflops / peak,
-            row.fresh,
-        );
-    })?;
+    println!("{}", step::StepRow::head());
+    step::run(&cpu, &model, Some(flops), settings, |row| println!("{}", row.line(peak)))?;
     let gib = |bytes: usize| bytes as f64 / (1u64 << 30) as f64;
     println!("pool {:.2} GiB", gib(cpu.memory().peak));
     if let Some(bytes) = step::peak_resident() {

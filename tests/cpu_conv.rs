@@ -1,6 +1,9 @@
 //! Convolution, linear layers, residual block and merge on the CPU: against the f64 definition at odd sizes, by every
 //! algorithm and instruction set, and the same bits for any batch, any number of threads and AVX2 or AVX-512.
 
+mod cpu_inputs;
+
+use cpu_inputs::random;
 use diem::backend::cpu::simd::Isa;
 use diem::backend::cpu::{Cpu, Options};
 use diem::backend::reference::Reference;
@@ -15,19 +18,6 @@ use std::ops::Range;
 const ONE_OP: f64 = 1e-5;
 /// A residual block is a chain of three ops that amplify nothing, each within the bound of one op.
 const BLOCK: f64 = 3e-5;
-
-/// `len` reproducible values in [-scale, scale], exact in f32.
-fn random(seed: u64, len: usize, scale: f64) -> Vec<f64> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03;
-    (0..len)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            ((scale * ((state >> 11) as f64 / (1u64 << 52) as f64 - 1.0)) as f32) as f64
-        })
-        .collect()
-}
 
 /// The rows `samples` of a random array with `s.n` rows.
 fn input<B: Backend>(b: &B, seed: u64, s: Shape, samples: &Range<usize>) -> B::Tensor {

@@ -1,6 +1,9 @@
 //! The CPU forms of norm, SiLU, gated residual, upsampling and attention: against the f64 definition at odd sizes, on
 //! every instruction set that the machine has, and the same bits for any batch and any number of threads.
 
+mod cpu_inputs;
+
+use cpu_inputs::random;
 use diem::backend::cpu::simd::Isa;
 use diem::backend::cpu::{Cpu, Options};
 use diem::backend::reference::Reference;
@@ -25,19 +28,6 @@ trait Case {
     fn run<B: Tested>(&self, b: &B, samples: Range<usize>) -> Vec<Vec<f64>>;
     /// What it is called in a failure.
     fn name(&self) -> String;
-}
-
-/// `len` reproducible values in [-scale, scale], exact in f32.
-fn random(seed: u64, len: usize, scale: f64) -> Vec<f64> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0xD1B5_4A32_D192_ED03;
-    (0..len)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            ((scale * ((state >> 11) as f64 / (1u64 << 52) as f64 - 1.0)) as f32) as f64
-        })
-        .collect()
 }
 
 /// The rows `samples` of a random array with `s.n` rows.

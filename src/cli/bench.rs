@@ -67,28 +67,15 @@ impl Args {
     }
 
     fn ops(&self, cpu: &Cpu, peak: f64, out: &mut dyn Write) -> Result<Value> {
-        say(
-            out,
-            format_args!(
-                "{:<18} {:<28} {:<12} {:>9} {:>8} {:>8} {:>7} {:>7}",
-                "op", "size", "call", "ms", "MFLOP", "GFLOP/s", "of peak", "GB/s"
-            ),
-        )?;
+        say(out, BenchRow::head())?;
         let (mut rows, mut written) = (Vec::new(), Ok(()));
         bench::run(self.ops.as_deref().unwrap_or(""), self.init_seed, cpu, |row: BenchRow| {
-            let BenchRow { op, size, what, seconds, flops, .. } = &row;
             if written.is_ok() {
-                let (ms, mflop, of_peak) = (seconds * 1e3, flops / 1e6, 100.0 * flops / seconds / peak);
-                let (gflops, gbytes) = (row.gflops(), row.gbytes());
-                written = say(
-                    out,
-                    format_args!(
-                        "{op:<18} {size:<28} {what:<12} {ms:>9.3} {mflop:>8.0} {gflops:>8.1} {of_peak:>6.0}% {gbytes:>7.1}"
-                    ),
-                );
+                written = say(out, row.line(peak));
             }
+            let BenchRow { op, size, what, seconds, flops, bytes } = row;
             rows.push(
-                json!({"op": op, "size": size, "call": what, "seconds": seconds, "flops": flops, "bytes": row.bytes}),
+                json!({"op": op, "size": size, "call": what, "seconds": seconds, "flops": flops, "bytes": bytes}),
             );
         })?;
         written?;
@@ -110,17 +97,11 @@ impl Args {
             seed: self.init_seed,
         };
         say(out, format_args!("{name}, {:?}", settings.image))?;
-        say(
-            out,
-            format_args!(
-                "{:<14} {:>9} {:>12} {:>12} {:>8} {:>8}",
-                "step", "s/image", "fastest", "GFLOP/image", "GFLOP/s", "of peak"
-            ),
-        )?;
+        say(out, StepRow::head())?;
         let (mut steps, mut written) = (Vec::new(), Ok(()));
         step::run(cpu, &model, flops, settings, |row| {
             if written.is_ok() {
-                written = print_step(out, &row, peak);
+                written = say(out, row.line(peak));
             }
             steps.push(row);
         })?;
@@ -160,13 +141,4 @@ impl Args {
         let image = metadata.image().unwrap_or(Shape::new(1, self.size, self.size, metadata.channels()));
         Model::load(cpu, &checkpoint, image, true)
     }
-}
-
-fn print_step(out: &mut dyn Write, row: &StepRow, peak: f64) -> Result<()> {
-    let (seconds, fastest) = (row.seconds_per_image(), row.fastest / row.batch as f64);
-    let known = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
-    let work = known(row.flops.map(|flops| format!("{:.1}", flops / row.batch as f64 / 1e9)));
-    let speed = known(row.gflops().map(|gflops| format!("{gflops:.0}")));
-    let of_peak = known(row.gflops().map(|gflops| format!("{:.0}%", 100.0 * gflops * 1e9 / peak)));
-    say(out, format_args!("{:<14} {seconds:>9.5} {fastest:>12.5} {work:>12} {speed:>8} {of_peak:>8}", row.what))
 }

@@ -29,10 +29,10 @@ pub struct Args {
     #[arg(long, value_name = "X.npy")]
     out: PathBuf,
     /// Also computes the VJP of the denoiser for this u, as the input
-    #[arg(long, value_name = "U.npy", requires = "vjp_out", conflicts_with = "observations")]
+    #[arg(long, value_name = "U.npy", conflicts_with = "observations")]
     vjp: Option<PathBuf>,
     /// J^T u
-    #[arg(long, value_name = "G.npy", requires = "vjp")]
+    #[arg(long, value_name = "G.npy")]
     vjp_out: Option<PathBuf>,
     #[command(flatten)]
     posterior: PosteriorOptions,

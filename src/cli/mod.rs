@@ -17,7 +17,7 @@ mod sample;
 mod usage;
 
 use crate::{Error, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
@@ -64,8 +64,11 @@ const REFUSED: u8 = 2;
 
 /// Parses the arguments, runs the command, and gives the exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let mut command = Cli::command();
+    let parsed = command.try_get_matches_from_mut(std::env::args_os());
+    let parsed = parsed.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(e) => {
             let Some(line) = usage::line(&e) else {
                 let _ = e.print(); // the help; a closed pipe is no fault
@@ -74,6 +77,9 @@ pub fn main() -> ExitCode {
             return refuse(&line);
         }
     };
+    if let Err(e) = usage::companions(&command, &matches) {
+        return refuse(&e.to_string());
+    }
     let mut out = std::io::stdout().lock();
     let result = match cli.command {
         Command::Sample(args) => args.run(&mut out),

@@ -73,34 +73,34 @@ fn device(text: &str) -> std::result::Result<Device, String> {
 #[command(next_help_heading = "Posterior")]
 pub struct PosteriorOptions {
     /// Observations (.npz): sample their posterior instead of the prior
-    #[arg(long, value_name = "OBS.npz", requires = "operator")]
+    #[arg(long, value_name = "OBS.npz")]
     pub observations: Option<PathBuf>,
     /// What was measured: which pixels (mask), or a matrix per sample (dense)
-    #[arg(long, value_enum, requires = "observations")]
+    #[arg(long, value_enum)]
     pub operator: Option<OperatorKind>,
     /// Posterior denoiser
-    #[arg(long, value_enum, default_value = "mmps", requires = "observations")]
+    #[arg(long, value_enum, default_value = "mmps")]
     pub method: Method,
     /// Linear solver of the method
-    #[arg(long, value_enum, default_value = "cg", requires = "observations")]
+    #[arg(long, value_enum, default_value = "cg")]
     pub solver: Krylov,
     /// Iterations of the solver: one VJP of the network each
-    #[arg(long, value_name = "K", default_value_t = 1, value_parser = count, requires = "observations")]
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = count)]
     pub iterations: usize,
     /// Relative residual at which a sample's solve has converged
-    #[arg(long, default_value_t = 1e-3, value_parser = non_negative, requires = "observations")]
+    #[arg(long, default_value_t = 1e-3, value_parser = non_negative)]
     pub rtol: f64,
     /// Covariance of x given x_t inside the solve
-    #[arg(long, value_enum, default_value = "tweedie", requires = "observations")]
+    #[arg(long, value_enum, default_value = "tweedie")]
     pub covariance: CovarianceKind,
     /// Strength of dps, above 0 [default: 1]
-    #[arg(long, value_parser = positive, requires = "observations")]
+    #[arg(long, value_parser = positive)]
     pub zeta: Option<f64>,
     /// Weight of the prior in diffpir, above 0 [default: 10]
-    #[arg(long, value_parser = positive, requires = "observations")]
+    #[arg(long, value_parser = positive)]
     pub lambda: Option<f64>,
     /// Gaussian checkpoint for --covariance prior, where the model has none of its own
-    #[arg(long, value_name = "G.safetensors", requires = "observations")]
+    #[arg(long, value_name = "G.safetensors")]
     pub prior_model: Option<PathBuf>,
 }
 

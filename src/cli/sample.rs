@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = count, conflicts_with = "observations")]
     count: Option<usize>,
     /// Samples of the posterior of each observation [default: 1]
-    #[arg(long, value_name = "N", value_parser = count, requires = "observations")]
+    #[arg(long, value_name = "N", value_parser = count)]
     draws: Option<usize>,
     /// Samples at a time: auto, or a number; the samples do not depend on it
     #[arg(long, default_value = "auto", value_parser = batch)]

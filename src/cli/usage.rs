@@ -1,6 +1,36 @@
 //! Wrong arguments, in one line: the option, what was expected, what was found.
 
+use crate::{Error, Result};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command};
+
+/// Options, and the one that each of them makes no sense without. Not clap's `requires`: its error names only what is
+/// missing, not what was given.
+const COMPANIONS: &[(&[&str], &str)] = &[
+    (&["observations"], "operator"),
+    (&["operator", "method", "solver", "iterations", "rtol", "covariance"], "observations"),
+    (&["zeta", "lambda", "prior_model", "draws"], "observations"),
+    (&["vjp"], "vjp_out"),
+    (&["vjp_out"], "vjp"),
+];
+
+/// Refuses an option that was given without the one that it makes no sense without.
+///
+/// # Errors
+/// The option, and what it needs.
+pub fn companions(cli: &Command, matches: &ArgMatches) -> Result<()> {
+    let Some((name, matches)) = matches.subcommand() else { return Ok(()) };
+    let known = |id: &str| cli.find_subcommand(name).is_some_and(|c| c.get_arguments().any(|a| a.get_id() == id));
+    let given = |id: &str| known(id) && matches.value_source(id) == Some(ValueSource::CommandLine);
+    let long = |id: &str| format!("--{}", id.replace('_', "-"));
+    for (options, needed) in COMPANIONS {
+        if let Some(option) = options.iter().find(|id| given(id) && known(needed) && !given(needed)) {
+            return Err(Error::mismatch(long(option), format_args!("{} with it", long(needed)), "none"));
+        }
+    }
+    Ok(())
+}
 
 /// The line for clap's error; `None` where it is no error but the help or the version.
 pub fn line(error: &clap::Error) -> Option<String> {

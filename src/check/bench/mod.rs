@@ -36,6 +36,20 @@ impl BenchRow {
     pub fn gbytes(&self) -> f64 {
         self.bytes / self.seconds / 1e9
     }
+    /// The head of a table of [`BenchRow::line`]s.
+    pub fn head() -> String {
+        format!(
+            "{:<18} {:<28} {:<12} {:>9} {:>8} {:>8} {:>7} {:>7}",
+            "op", "size", "call", "ms", "MFLOP", "GFLOP/s", "of peak", "GB/s"
+        )
+    }
+    /// The row as a line of a table; `peak` is the device's, in operations per second.
+    pub fn line(&self, peak: f64) -> String {
+        let Self { op, size, what, seconds, flops, .. } = self;
+        let (ms, mflop, of_peak) = (seconds * 1e3, flops / 1e6, 100.0 * flops / seconds / peak);
+        let (gflops, gbytes) = (self.gflops(), self.gbytes());
+        format!("{op:<18} {size:<28} {what:<12} {ms:>9.3} {mflop:>8.0} {gflops:>8.1} {of_peak:>6.0}% {gbytes:>7.1}")
+    }
 }
 
 /// Times every case whose "op size" contains `filter`; `row` gets each result as soon as it is known.

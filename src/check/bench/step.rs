@@ -50,6 +50,22 @@ impl StepRow {
     pub fn gflops(&self) -> Option<f64> {
         self.flops.map(|flops| flops / self.seconds / 1e9)
     }
+    /// The head of a table of [`StepRow::line`]s.
+    pub fn head() -> String {
+        format!(
+            "{:<14} {:>9} {:>12} {:>12} {:>8} {:>8}",
+            "step", "s/image", "fastest", "GFLOP/image", "GFLOP/s", "of peak"
+        )
+    }
+    /// The row as a line of a table; `peak` is the device's, in operations per second.
+    pub fn line(&self, peak: f64) -> String {
+        let (seconds, fastest) = (self.seconds_per_image(), self.fastest / self.batch as f64);
+        let known = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+        let work = known(self.flops.map(|flops| format!("{:.1}", flops / self.batch as f64 / 1e9)));
+        let speed = known(self.gflops().map(|gflops| format!("{gflops:.0}")));
+        let of_peak = known(self.gflops().map(|gflops| format!("{:.0}%", 100.0 * gflops * 1e9 / peak)));
+        format!("{:<14} {seconds:>9.5} {fastest:>12.5} {work:>12} {speed:>8} {of_peak:>8}", self.what)
+    }
 }
 
 /// Times the denoiser's forward and one MMPS step; `flops` is the network's work for one image.

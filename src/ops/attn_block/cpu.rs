@@ -7,7 +7,7 @@ use crate::backend::{Array, Backend, Keep};
 use crate::ops::channel_norm::Modulation;
 use crate::ops::conv2d::epilogue::BiasResidual;
 use crate::ops::conv2d::image::PerSample;
-use crate::ops::{Attention, ChannelNorm, GatedResidual, Linear};
+use crate::ops::{Attention, ChannelNorm, Linear};
 
 impl AttnBlock for Cpu {
     fn attn_block_forward(
@@ -44,11 +44,7 @@ impl AttnBlock for Cpu {
         let dqkv = self.attention_vjp(&saved.attention, &self.linear_vjp(k.out, &dbranch));
         let dy = self.linear_vjp(k.qkv, &dqkv);
         if let Some(g) = grads {
-            let (o, branch) = saved.params.as_ref().expect("the forward kept all");
-            self.gated_residual_vjp_params(g.x, branch, m, dout, g.dabc);
-            self.linear_vjp_params(k.out, o, &dbranch, g.dw_out, None);
-            self.linear_vjp_params(k.qkv, &saved.y, &dqkv, g.dw_qkv, Some(g.db_qkv));
-            self.channel_norm_vjp_params(g.x, &saved.y, &saved.rstd, &dy, g.dabc);
+            self.attn_block_vjp_params(k, m, saved, dout, [&dbranch, &dqkv, &dy], g);
         }
         self.channel_norm_vjp_add(&saved.y, &saved.rstd, m, &dy, dout)
     }

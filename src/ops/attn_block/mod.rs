@@ -79,13 +79,27 @@ pub trait AttnBlock: Attention + Linear + ChannelNorm + GatedResidual + Vector {
         let dqkv = self.attention_vjp(&saved.attention, &self.linear_vjp(k.out, &dbranch));
         let dy = self.linear_vjp(k.qkv, &dqkv);
         if let Some(g) = grads {
-            let (o, branch) = saved.params.as_ref().expect("the forward kept all");
-            self.gated_residual_vjp_params(g.x, branch, m, dout, g.dabc);
-            self.linear_vjp_params(k.out, o, &dbranch, g.dw_out, None);
-            self.linear_vjp_params(k.qkv, &saved.y, &dqkv, g.dw_qkv, Some(g.db_qkv));
-            self.channel_norm_vjp_params(g.x, &saved.y, &saved.rstd, &dy, g.dabc);
+            self.attn_block_vjp_params(k, m, saved, dout, [&dbranch, &dqkv, &dy], g);
         }
         self.add_assign(&mut dx, &self.channel_norm_vjp(&saved.y, &saved.rstd, Some(m), &dy));
         dx
+    }
+
+    /// Adds the parameter gradients, given those of the branch's output, of the queries, keys and values, and of the norm's
+    /// output: what every form of the VJP computes on its way.
+    fn attn_block_vjp_params(
+        &self,
+        k: &AttnBlockWeights<'_, Self>,
+        m: &Modulation<Self>,
+        saved: &AttnBlockSaved<Self>,
+        dout: &Self::Tensor,
+        [dbranch, dqkv, dy]: [&Self::Tensor; 3],
+        g: AttnBlockGrads<'_, Self>,
+    ) {
+        let (o, branch) = saved.params.as_ref().expect("the forward kept all");
+        self.gated_residual_vjp_params(g.x, branch, m, dout, g.dabc);
+        self.linear_vjp_params(k.out, o, dbranch, g.dw_out, None);
+        self.linear_vjp_params(k.qkv, &saved.y, dqkv, g.dw_qkv, Some(g.db_qkv));
+        self.channel_norm_vjp_params(g.x, &saved.y, &saved.rstd, dy, g.dabc);
     }
 }

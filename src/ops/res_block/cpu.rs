@@ -4,10 +4,10 @@ use super::{ResBlock, ResBlockGrads, ResBlockSaved, ResBlockWeights};
 use crate::backend::cpu::{Cpu, SharedMut};
 use crate::backend::host::HostTensor;
 use crate::backend::{Array, Backend, Keep};
+use crate::ops::ChannelNorm;
 use crate::ops::channel_norm::Modulation;
 use crate::ops::conv2d::epilogue::{BiasResidual, BiasSilu, Plain, Times};
 use crate::ops::conv2d::image::{Image, PerSample};
-use crate::ops::{ChannelNorm, Conv2d, GatedResidual};
 
 impl ResBlock for Cpu {
     fn res_block_forward(
@@ -60,11 +60,7 @@ impl ResBlock for Cpu {
         k.conv2.vjp().run(self, &image, &mut dh, Times(&saved.derivative));
         k.conv1.vjp().run(self, &Image::new(&dh), &mut dy, Plain);
         if let (Some(g), Some(dbranch)) = (grads, &dbranch) {
-            let (z, branch) = saved.params.as_ref().expect("the forward kept all");
-            self.gated_residual_vjp_params(g.x, branch, m, dout, g.dabc);
-            self.conv2d_vjp_params(k.conv2, z, dbranch, g.dw2, g.db2);
-            self.conv2d_vjp_params(k.conv1, &saved.y, &dh, g.dw1, g.db1);
-            self.channel_norm_vjp_params(g.x, &saved.y, &saved.rstd, &dy, g.dabc);
+            self.res_block_vjp_params(k, m, saved, dout, [dbranch, &dh, &dy], g);
         }
         self.channel_norm_vjp_add(&saved.y, &saved.rstd, m, &dy, dout)
     }

@@ -80,13 +80,27 @@ pub trait ResBlock: Conv2d + ChannelNorm + Silu + GatedResidual + Vector {
         let dh = self.silu_vjp(&saved.derivative, &dz);
         let dy = self.conv2d_vjp(k.conv1, saved.y.shape(), &dh);
         if let Some(g) = grads {
-            let (z, branch) = saved.params.as_ref().expect("the forward kept all");
-            self.gated_residual_vjp_params(g.x, branch, m, dout, g.dabc);
-            self.conv2d_vjp_params(k.conv2, z, &dbranch, g.dw2, g.db2);
-            self.conv2d_vjp_params(k.conv1, &saved.y, &dh, g.dw1, g.db1);
-            self.channel_norm_vjp_params(g.x, &saved.y, &saved.rstd, &dy, g.dabc);
+            self.res_block_vjp_params(k, m, saved, dout, [&dbranch, &dh, &dy], g);
         }
         self.add_assign(&mut dx, &self.channel_norm_vjp(&saved.y, &saved.rstd, Some(m), &dy));
         dx
+    }
+
+    /// Adds the parameter gradients, given those of the branch's output, of SiLU's input, and of the norm's output: what
+    /// every form of the VJP computes on its way.
+    fn res_block_vjp_params(
+        &self,
+        k: &ResBlockWeights<'_, Self>,
+        m: &Modulation<Self>,
+        saved: &ResBlockSaved<Self>,
+        dout: &Self::Tensor,
+        [dbranch, dh, dy]: [&Self::Tensor; 3],
+        g: ResBlockGrads<'_, Self>,
+    ) {
+        let (z, branch) = saved.params.as_ref().expect("the forward kept all");
+        self.gated_residual_vjp_params(g.x, branch, m, dout, g.dabc);
+        self.conv2d_vjp_params(k.conv2, z, dbranch, g.dw2, g.db2);
+        self.conv2d_vjp_params(k.conv1, &saved.y, dh, g.dw1, g.db1);
+        self.channel_norm_vjp_params(g.x, &saved.y, &saved.rstd, dy, g.dabc);
     }
 }
