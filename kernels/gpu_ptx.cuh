@@ -1,0 +1,116 @@
+// Every inline-PTX instruction that the kernels use, one wrapper each. The device half is assembly; the host half is
+// declared here and emulated in tools/emulator/emu. Shared addresses are 32-bit, as smem_u32 gives them.
+#pragma once
+#include "gpu.cuh"
+
+#ifdef __CUDACC__
+#define PTX_FN static __device__ __forceinline__
+#endif
+
+// ---------------------------------------------------------------- shared memory, cp.async, ldmatrix, mma.sync (sm_80)
+#ifdef __CUDACC__
+PTX_FN uint32_t smem_u32(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+
+// Copies src_bytes (0 to 16) and fills the rest of the 16 bytes with zeros. Both addresses are 16-byte aligned.
+PTX_FN void cp_async_16(uint32_t dst, const void *src, uint32_t src_bytes) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(src_bytes) : "memory");
+}
+PTX_FN void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until at most N of this thread's committed groups are in flight.
+template <int N> PTX_FN void cp_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+
+// Four 8x8 matrices of 16-bit elements; lane 8 i + j passes the address of row j of matrix i.
+PTX_FN void ldmatrix_x4(uint32_t (&r)[4], uint32_t a) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(a) : "memory");
+}
+PTX_FN void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t a) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(a) : "memory");
+}
+
+// d += a b for a 16x16 (row), b 16x8 (column), d 16x8 (f32).
+PTX_FN void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+#else
+uint32_t smem_u32(const void *p);
+void cp_async_16(uint32_t dst, const void *src, uint32_t src_bytes);
+void cp_async_commit();
+void emu_cp_async_wait(int n);
+template <int N> inline void cp_async_wait() { emu_cp_async_wait(N); }
+void ldmatrix_x4(uint32_t (&r)[4], uint32_t a);
+void ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t a);
+void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
+#endif
+
+// ---------------------------------------------------------------- mbarrier, TMA, wgmma (sm_90a)
+// A CUtensorMap on the device; emu_tensor_map() fills it on the host.
+struct alignas(64) TensorMap { unsigned char opaque[128]; };
+
+#ifdef __CUDACC__
+PTX_FN void mbar_init(uint32_t b, uint32_t n) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(b), "r"(n) : "memory");
+}
+PTX_FN void mbar_fence_init() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+PTX_FN void mbar_arrive(uint32_t b) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(b) : "memory"); }
+
+// Arrives and announces tx bytes of asynchronous copies that the phase waits for.
+PTX_FN void mbar_arrive_tx(uint32_t b, uint32_t tx) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(b), "r"(tx) : "memory");
+}
+
+// Waits for the end of the phase of this parity.
+PTX_FN void mbar_wait(uint32_t b, uint32_t parity) {
+  asm volatile(
+      "{\n.reg .pred p;\nWAIT: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@p bra DONE;\nbra WAIT;\nDONE:\n}"
+      ::"r"(b), "r"(parity) : "memory");
+}
+PTX_FN void tma_load_2d(uint32_t dst, const TensorMap *m, uint32_t bar, int x, int y) {
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"
+               ::"r"(dst), "l"(m), "r"(x), "r"(y), "r"(bar) : "memory");
+}
+
+// Makes ordinary stores to shared memory visible to wgmma and TMA.
+PTX_FN void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+PTX_FN void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+PTX_FN void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int N> PTX_FN void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
+
+// d = a b + scale_d d, 64x64x16 per warpgroup; TA, TB: the operand is MN-major.
+template <int TA = 0, int TB = 0> PTX_FN void wgmma_m64n64k16_bf16(float (&d)[32], uint64_t a, uint64_t b, int scale_d) {
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
+    "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+    "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, "
+    "%32, %33, p, 1, 1, %35, %36;\n}"
+    : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]),
+      "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]),
+      "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]),
+      "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+    : "l"(a), "l"(b), "r"(scale_d), "n"(TA), "n"(TB));
+}
+#else
+void mbar_init(uint32_t b, uint32_t n);
+inline void mbar_fence_init() {}
+void mbar_arrive(uint32_t b);
+void mbar_arrive_tx(uint32_t b, uint32_t tx);
+void mbar_wait(uint32_t b, uint32_t parity);
+void tma_load_2d(uint32_t dst, const TensorMap *m, uint32_t bar, int x, int y);
+void fence_proxy_async();
+void wgmma_fence();
+void wgmma_commit();
+void emu_wgmma_wait(int n);
+template <int N> inline void wgmma_wait() { emu_wgmma_wait(N); }
+void emu_wgmma(float *d, int n, uint64_t a, uint64_t b, int scale_d, bool ta, bool tb);
+template <int TA = 0, int TB = 0> inline void wgmma_m64n64k16_bf16(float (&d)[32], uint64_t a, uint64_t b, int scale_d) {
+  emu_wgmma(d, 64, a, b, scale_d, TA, TB);
+}
+#endif
+
+// Descriptor of a K-major operand with 128-byte swizzle whose 8-row groups are 1,024 bytes apart (a row of the tile is 64 bf16).
+__device__ __forceinline__ uint64_t wgmma_desc_k128(uint32_t addr) {
+  return (uint64_t)((addr & 0x3ffff) >> 4) | ((uint64_t)1 << 16) | ((uint64_t)(1024 >> 4) << 32) | ((uint64_t)1 << 62);
+}
