@@ -5,6 +5,7 @@
 //! solvers are written once, generic over it.
 
 pub mod cpu;
+pub mod cuda;
 pub mod host;
 pub mod reference;
 

@@ -1,5 +1,6 @@
 //! Arithmetic on batches of vectors: what samplers and solvers are made of.
 
+mod cuda;
 pub(crate) mod host;
 
 use crate::backend::Backend;

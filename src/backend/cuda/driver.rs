@@ -1,0 +1,166 @@
+//! What the `cuda` backend needs of the thing below it: memory, kernel launches, graphs.
+//!
+//! Two things implement [`Driver`]: CUDA's own driver API, and the emulator that runs the same kernels on the CPU.
+
+use crate::Result;
+use bytemuck::NoUninit;
+use std::fmt;
+
+/// What a device is and has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Properties {
+    /// "NVIDIA H100 80GB HBM3".
+    pub name: String,
+    /// Compute capability: (9, 0) is sm_90.
+    pub arch: (u32, u32),
+    /// Streaming multiprocessors.
+    pub multiprocessors: u32,
+    /// Bytes of shared memory that one block may ask for.
+    pub shared_memory: u32,
+    /// Bytes of device memory.
+    pub memory: usize,
+}
+
+/// How often the host did what a sampler's step must not do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Device allocations.
+    pub allocations: usize,
+    /// Waits of the host for the device: uploads and downloads among them.
+    pub synchronizations: usize,
+    /// Kernels launched one by one.
+    pub launches: usize,
+    /// Graphs launched.
+    pub graphs: usize,
+}
+
+/// Work on one device, in one queue: everything is done in the order in which it was asked for.
+///
+/// # Errors
+/// Of all methods: what the device says, in one line. After the first error of a device nothing else can be relied upon.
+pub trait Driver: Send + Sync {
+    /// "cuda:0", "emulated".
+    fn name(&self) -> String;
+    /// What the device is.
+    fn properties(&self) -> &Properties;
+    /// Bytes that are free now.
+    fn free_memory(&self) -> Result<usize>;
+    /// Device memory of `bytes` bytes, aligned to 16 bytes at least.
+    fn alloc(&self, bytes: usize) -> Result<u64>;
+    /// Gives back what [`Driver::alloc`] gave, once; queued work that uses it is finished first.
+    fn free(&self, address: u64) -> Result<()>;
+    /// Copies to the device, and waits until `host` may be changed.
+    fn upload(&self, address: u64, host: &[u8]) -> Result<()>;
+    /// Waits for all queued work, and copies from the device.
+    fn download(&self, address: u64, host: &mut [u8]) -> Result<()>;
+    /// Queues a kernel.
+    ///
+    /// # Safety
+    /// Every address among the arguments is that of memory of this device as large as the kernel takes it to be, and none
+    /// of it is freed before the kernel ends.
+    unsafe fn launch(&self, launch: &Launch) -> Result<()>;
+    /// Makes one unit of kernels that run one after the other.
+    fn graph(&self, launches: &[Launch]) -> Result<Box<dyn Graph>>;
+    /// Waits until at most one launched graph is unfinished: the device always has the next one at hand.
+    fn pace(&self) -> Result<()>;
+    /// Waits for all queued work.
+    fn synchronize(&self) -> Result<()>;
+    /// What has been done so far.
+    fn counters(&self) -> Counters;
+}
+
+/// A fixed chain of kernels with fixed arguments.
+pub trait Graph: Send + Sync {
+    /// Queues all of them.
+    ///
+    /// # Errors
+    /// As of [`Driver`].
+    ///
+    /// # Safety
+    /// That of [`Driver::launch`], for each.
+    unsafe fn launch(&self) -> Result<()>;
+}
+
+/// A kernel with its launch shape and its arguments.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Launch {
+    /// Its name, `<op>_<what>_<dtype>`.
+    pub kernel: &'static str,
+    /// Blocks along x, y, z.
+    pub grid: [u32; 3],
+    /// Threads of a block along x, y, z.
+    pub block: [u32; 3],
+    /// Bytes of dynamic shared memory.
+    pub shared: u32,
+    /// The arguments, in the kernel's order.
+    pub args: Args,
+}
+
+impl Launch {
+    /// One thread for each of `count` items, in blocks of 256.
+    pub fn per_item(kernel: &'static str, count: usize, args: Args) -> Self {
+        const THREADS: usize = 256;
+        Self::blocks(kernel, count.div_ceil(THREADS), THREADS, args)
+    }
+    /// `blocks` blocks of `threads` threads, without dynamic shared memory.
+    pub fn blocks(kernel: &'static str, blocks: usize, threads: usize, args: Args) -> Self {
+        let [blocks, threads] = [blocks, threads].map(|n| u32::try_from(n).expect("a launch within CUDA's limits"));
+        Self { kernel, grid: [blocks, 1, 1], block: [threads, 1, 1], shared: 0, args }
+    }
+}
+
+impl fmt::Display for Launch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kernel, grid, block, shared, args } = self;
+        write!(f, "kernel {kernel}, grid {grid:?}, block {block:?}, {shared} bytes of shared memory, arguments {args}")
+    }
+}
+
+/// Arguments of a kernel, by value.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Args {
+    words: Vec<u64>,         // each argument begins with a new one
+    places: Vec<(u32, u32)>, // first word, bytes
+}
+
+impl Args {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// The next one: a number, a [`super::Scalar`] or another plain value of the size that the kernel declares.
+    pub fn arg<T: NoUninit>(mut self, value: T) -> Self {
+        let bytes = bytemuck::bytes_of(&value);
+        let first = self.words.len();
+        self.places.push((first as u32, bytes.len() as u32));
+        self.words.resize(first + bytes.len().div_ceil(8), 0);
+        bytemuck::cast_slice_mut(&mut self.words[first..])[..bytes.len()].copy_from_slice(bytes);
+        self
+    }
+    /// The next one: the address of `x`.
+    pub fn ptr(self, x: &super::CudaTensor) -> Self {
+        self.arg(x.address())
+    }
+    /// The next one: the address of `x`, or null.
+    pub fn ptr_or_null(self, x: Option<&super::CudaTensor>) -> Self {
+        self.arg(x.map_or(0, super::CudaTensor::address))
+    }
+    /// The bytes of each argument.
+    pub fn bytes(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.places.iter().map(|&(word, bytes)| &bytemuck::cast_slice(&self.words[word as usize..])[..bytes as usize])
+    }
+}
+
+impl fmt::Display for Args {
+    /// Each argument as one hexadecimal number, except long ones.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let argument = |bytes: &[u8]| match bytes.len() {
+            0..=16 => {
+                let hex: String = bytes.iter().rev().map(|byte| format!("{byte:02x}")).collect();
+                format!("0x{}", hex.trim_start_matches('0'))
+            }
+            len => format!("({len} bytes)"),
+        };
+        write!(f, "[{}]", self.bytes().map(argument).collect::<Vec<_>>().join(", "))
+    }
+}

@@ -1,0 +1,112 @@
+//! The emulator as a device: the same kernels, compiled for the CPU.
+
+use super::driver::{Counters, Driver, Graph, Launch, Properties};
+use crate::{Error, Result};
+use diem_emulator::Emulator;
+pub use diem_emulator::{Config, HAS_RACE_CHECKER, Policy};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A device made of the host, for tests and for machines without a GPU. It finishes each kernel before the next call.
+pub struct Emulated {
+    device: Arc<Device>,
+    properties: Properties,
+}
+
+struct Device {
+    emulator: Emulator,
+    counters: Mutex<Counters>,
+}
+
+impl Emulated {
+    /// A device on which kernels run as `config` says.
+    ///
+    /// # Errors
+    /// When the emulator cannot be loaded, or has not the race checker that was asked for.
+    pub fn new(config: Config) -> Result<Self> {
+        let emulator = Emulator::new(config).map_err(Error::Unsupported)?;
+        let properties = Properties {
+            name: "emulator".to_owned(),
+            arch: (9, 0),
+            multiprocessors: 4,
+            shared_memory: 227 << 10,
+            memory: crate::run::batch_size::available().unwrap_or(4 << 30),
+        };
+        Ok(Self { device: Arc::new(Device { emulator, counters: Mutex::default() }), properties })
+    }
+}
+
+impl Device {
+    /// # Safety
+    /// That of [`Driver::launch`].
+    unsafe fn launch(&self, launch: &Launch) -> Result<()> {
+        let Launch { kernel, grid, block, shared, args } = launch;
+        let args: Vec<&[u8]> = args.bytes().collect();
+        // SAFETY: the caller's promise; the backend queues one launch at a time.
+        unsafe { self.emulator.launch(kernel, *grid, *block, *shared, &args) }.map_err(Error::Device)
+    }
+    fn count(&self) -> MutexGuard<'_, Counters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Driver for Emulated {
+    fn name(&self) -> String {
+        "emulated".to_owned()
+    }
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+    fn free_memory(&self) -> Result<usize> {
+        Ok(crate::run::batch_size::available().unwrap_or(self.properties.memory))
+    }
+    fn alloc(&self, bytes: usize) -> Result<u64> {
+        self.device.count().allocations += 1;
+        self.device.emulator.alloc(bytes).map_err(Error::Device)
+    }
+    fn free(&self, address: u64) -> Result<()> {
+        self.device.emulator.free(address).map_err(Error::Device)
+    }
+    fn upload(&self, address: u64, host: &[u8]) -> Result<()> {
+        self.device.count().synchronizations += 1;
+        self.device.emulator.upload(address, host).map_err(Error::Device)
+    }
+    fn download(&self, address: u64, host: &mut [u8]) -> Result<()> {
+        self.device.count().synchronizations += 1;
+        self.device.emulator.download(address, host).map_err(Error::Device)
+    }
+    unsafe fn launch(&self, launch: &Launch) -> Result<()> {
+        self.device.count().launches += 1;
+        // SAFETY: the caller's promise.
+        unsafe { self.device.launch(launch) }
+    }
+    fn graph(&self, launches: &[Launch]) -> Result<Box<dyn Graph>> {
+        Ok(Box::new(Chain { device: self.device.clone(), launches: launches.to_vec() }))
+    }
+    fn pace(&self) -> Result<()> {
+        Ok(())
+    }
+    fn synchronize(&self) -> Result<()> {
+        self.device.count().synchronizations += 1;
+        Ok(())
+    }
+    fn counters(&self) -> Counters {
+        *self.device.count()
+    }
+}
+
+/// A graph: the kernels, one after the other.
+struct Chain {
+    device: Arc<Device>,
+    launches: Vec<Launch>,
+}
+
+impl Graph for Chain {
+    unsafe fn launch(&self) -> Result<()> {
+        self.device.count().graphs += 1;
+        for launch in &self.launches {
+            // SAFETY: the caller's promise.
+            unsafe { self.device.launch(launch) }.map_err(|error| Error::Device(format!("{launch}: {error}")))?;
+        }
+        Ok(())
+    }
+}

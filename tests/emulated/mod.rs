@@ -1,0 +1,90 @@
+//! Runs an op on the emulated device, under every schedule, and compares it with the reference.
+#![allow(dead_code, reason = "each test uses its share")]
+
+use diem::backend::cuda::emulated::{Config, Emulated, HAS_RACE_CHECKER};
+use diem::backend::cuda::{Cuda, CudaTensor, Dtype, Options, from_bf16, to_bf16};
+use diem::backend::host::HostTensor;
+use diem::backend::reference::Reference;
+use diem::backend::{Backend, Shape};
+use diem::ops::Noise;
+use diem::ops::noise::{Purpose, Stream};
+use std::sync::Arc;
+
+/// An array that an op is given, with elements that its type represents.
+pub struct Input {
+    pub shape: Shape,
+    pub dtype: Dtype,
+    pub values: Vec<f64>,
+}
+
+impl Input {
+    /// These elements, rounded to `dtype`.
+    pub fn new(shape: Shape, dtype: Dtype, values: impl IntoIterator<Item = f64>) -> Self {
+        let round = |x: f64| match dtype {
+            Dtype::F32 => f64::from(x as f32),
+            Dtype::Bf16 => f64::from(from_bf16(to_bf16(x as f32))),
+        };
+        let values: Vec<f64> = values.into_iter().map(round).collect();
+        assert_eq!(values.len(), shape.len());
+        Self { shape, dtype, values }
+    }
+    /// N(0, 1); `slot` tells the inputs of a test apart.
+    pub fn normal(shape: Shape, dtype: Dtype, slot: usize) -> Self {
+        let stream = Stream::new(3, Purpose::Test).at(slot, 0);
+        Self::new(shape, dtype, Reference::new().noise_normal(Shape::flat(shape.len()), stream, &[0]).iter().copied())
+    }
+    /// N(0, 1) in f32.
+    pub fn f32(shape: Shape, slot: usize) -> Self {
+        Self::normal(shape, Dtype::F32, slot)
+    }
+}
+
+/// A device with poisoned arrays that runs kernels as `config` says.
+pub fn device(config: Config, precision: Dtype) -> Cuda {
+    let driver = Emulated::new(config).expect("the emulator of the tests");
+    Cuda::new(Arc::new(driver), Options { precision, poison: true })
+}
+
+/// Every policy with early and late asynchronous copies, in the plain and in the race build.
+pub fn schedules() -> impl Iterator<Item = Config> {
+    [false, true].into_iter().filter(|race| !race || HAS_RACE_CHECKER).flat_map(Config::schedules)
+}
+
+/// Runs an op on the reference and, under every schedule, on the emulated device with networks in `precision`; each
+/// output must be within `bound` of the reference's, relative in norm. Returns the largest error.
+pub fn agree(
+    inputs: &[Input],
+    precision: Dtype,
+    bound: f64,
+    reference: impl Fn(&Reference, &[HostTensor<f64>]) -> Vec<HostTensor<f64>>,
+    cuda: impl Fn(&Cuda, &[CudaTensor]) -> Vec<CudaTensor>,
+) -> f64 {
+    let definition = Reference::new();
+    let x: Vec<_> = inputs.iter().map(|input| definition.upload(input.shape, &input.values)).collect();
+    let expected: Vec<Vec<f64>> = reference(&definition, &x).iter().map(|y| y.to_vec()).collect();
+    let mut worst = 0.0f64;
+    for config in schedules() {
+        let device = device(config, precision);
+        let x: Vec<_> = inputs.iter().map(|input| device.upload_as(input.shape, &input.values, input.dtype)).collect();
+        let found = cuda(&device, &x);
+        assert_eq!(found.len(), expected.len(), "outputs");
+        for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let found = device.to_vec(found).unwrap_or_else(|error| panic!("{config:?}: {error}"));
+            let error = relative_error(&found, expected);
+            assert!(error <= bound, "output {i}, {config:?}: relative error {error:.1e}, at most {bound:.0e}");
+            worst = worst.max(error);
+        }
+    }
+    worst
+}
+
+/// |found - expected| / |expected|; infinite when a value is not finite.
+pub fn relative_error(found: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len(), "elements");
+    if !found.iter().chain(expected).all(|x| x.is_finite()) {
+        return f64::INFINITY;
+    }
+    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+    let error = norm(&mut found.iter().zip(expected).map(|(f, e)| f - e));
+    if error == 0.0 { 0.0 } else { error / norm(&mut expected.iter().copied()) }
+}
