@@ -1,6 +1,7 @@
 //! 3x3 convolution, stride 1 or 2, zero padding 1, with bias.
 
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 pub(crate) mod direct;
 pub(crate) mod epilogue;
 pub(crate) mod image;

@@ -1,0 +1,96 @@
+// What a convolution or linear layer does with its sums before they are stored: one functor each, on 8 channels of a pixel.
+#pragma once
+#include "vec.cuh"
+
+/// The arrays of an epilogue, those that it does not use null. T is the type of the layer's output.
+struct EpilogueArgs {
+  const float *bias;  // (c), or null: 0
+  const void *x;      // T, as the output: the factor of Times, the x of Residual
+  const float *gates; // (rows, 2 c): r, then c r
+  void *extra;        // T, as the output, or null: the derivative of Silu, the branch of Residual
+  int rows, pixels;   // 1 or n; pixels of a sample
+};
+
+/// Where 8 channels of a pixel are: the pixel of the batch, the first channel; `channels` a pixel has.
+struct Channels {
+  int pixel, c, channels;
+  __device__ __forceinline__ size_t at() const { return (size_t)pixel * channels + c; }
+  /// Rows start on 16 bytes where the channels are a multiple of 8; elsewhere elements go one by one.
+  __device__ __forceinline__ bool whole() const { return channels % 8 == 0; }
+};
+
+__device__ __forceinline__ void load8(float (&v)[8], const float *p) { load_floats(v, p); }
+__device__ __forceinline__ void load8(float (&v)[8], const bf16 *p) { load<8>(v, p); }
+__device__ __forceinline__ void store8(float *p, const float (&v)[8]) {
+  const float low[4] = {v[0], v[1], v[2], v[3]}, high[4] = {v[4], v[5], v[6], v[7]};
+  store(p, low);
+  store(p + 4, high);
+}
+__device__ __forceinline__ void store8(bf16 *p, const float (&v)[8]) { store(p, v); }
+
+template <class T> __device__ __forceinline__ void load_channels(float (&v)[8], const T *p, const Channels &o) {
+  if (o.whole()) return load8(v, p);
+#pragma unroll
+  for (int i = 0; i < 8; i++) v[i] = o.c + i < o.channels ? to_float(p[i]) : 0.f;
+}
+template <class T> __device__ __forceinline__ void store_channels(T *p, const float (&v)[8], const Channels &o) {
+  if (o.whole()) return store8(p, v);
+#pragma unroll
+  for (int i = 0; i < 8; i++)
+    if (o.c + i < o.channels) p[i] = from_float<T>(v[i]);
+}
+
+__device__ __forceinline__ void add_bias(float (&v)[8], const EpilogueArgs &e, const Channels &o) {
+  if (!e.bias) return;
+  float b[8];
+  load_channels(b, e.bias + o.c, o);
+#pragma unroll
+  for (int i = 0; i < 8; i++) v[i] += b[i];
+}
+
+/// v + b
+template <class T> struct Bias {
+  static __device__ __forceinline__ void apply(float (&v)[8], const EpilogueArgs &e, const Channels &o) {
+    add_bias(v, e, o);
+  }
+};
+
+/// silu(v + b); writes its derivative where wanted.
+template <class T> struct Silu {
+  static __device__ __forceinline__ void apply(float (&v)[8], const EpilogueArgs &e, const Channels &o) {
+    add_bias(v, e, o);
+    float derivative[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      const float s = __fdividef(1.f, 1.f + __expf(-v[i])), y = v[i] * s;
+      derivative[i] = fmaf(y, 1.f - s, s);
+      v[i] = y;
+    }
+    if (e.extra) store_channels(static_cast<T *>(e.extra) + o.at(), derivative, o);
+  }
+};
+
+/// v x
+template <class T> struct Times {
+  static __device__ __forceinline__ void apply(float (&v)[8], const EpilogueArgs &e, const Channels &o) {
+    float x[8];
+    load_channels(x, static_cast<const T *>(e.x) + o.at(), o);
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] *= x[i];
+  }
+};
+
+/// r x + c r (v + b), the gated residual; writes the branch v + b where wanted.
+template <class T> struct Residual {
+  static __device__ __forceinline__ void apply(float (&v)[8], const EpilogueArgs &e, const Channels &o) {
+    add_bias(v, e, o);
+    if (e.extra) store_channels(static_cast<T *>(e.extra) + o.at(), v, o);
+    const float *gates = e.gates + (e.rows == 1 ? 0 : (size_t)(o.pixel / e.pixels) * 2 * o.channels) + o.c;
+    float x[8], r[8], cr[8];
+    load_channels(x, static_cast<const T *>(e.x) + o.at(), o);
+    load_channels(r, gates, o);
+    load_channels(cr, gates + o.channels, o);
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] = fmaf(cr[i], v[i], r[i] * x[i]);
+  }
+};
