@@ -6,32 +6,15 @@
 //   row_axpy                          y_n += scale a_n x_n; a row with a_n = 0 keeps its bits
 //   row_scale, multiply               y_n = a_n x_n; z = x y, y broadcast over rows, channels or both
 //   row_dot                           z_n = <x_n, y_n>, summed in f64
-//   rows_finite, note_nonfinite       whether row n is finite; the first step at which it was not
+//   rows_finite, note_nonfinite       whether row n is finite; in which step it was first seen not to be
 //   gather_rows                       y_n = x_{index[n]}
 //
 // Shapes: x, y, z (N, D), D = H W C, `row` in the arguments; `a` has a_rows = 1 or N values; n = N D, below 2^31.
 // Launch: one-dimensional grids of 256 threads, one thread for 16 bytes, or one block for a row where a row is reduced.
 // Bytes: each array once. Shared memory: one number per warp. No more than 40 registers.
 // Order of sums: a thread adds what lies 256 accesses apart, then a fixed tree; it depends on D alone.
+#include "rows.cuh"
 #include "scalar.cuh"
-#include "vec.cuh"
-
-constexpr int kThreads = 256;
-
-template <int N> struct Width {
-  static constexpr int value = N;
-};
-
-// body(Width<W>, i) for the W elements from i on, over all n: W fills 16 bytes where rows are made of such groups, else 1.
-template <class T, class F> static __device__ __forceinline__ void each_group(uint32_t row, uint32_t n, F body) {
-  if (row % kWide<T> == 0) {
-    GRID_STRIDE(group, n / kWide<T>) body(Width<kWide<T>>(), group * kWide<T>);
-  } else {
-    GRID_STRIDE(i, n) body(Width<1>(), i);
-  }
-}
-#define GROUP(i) [=](auto width, uint32_t i)
-#define W decltype(width)::value
 
 // ------------------------------------------------------------------------------------------- fill, copy, cast
 extern "C" __global__ void vector_fill_u32(uint32_t *y, uint32_t value, uint32_t words) {
@@ -79,7 +62,7 @@ KERNEL_ENTRY(vector_linear_combination_f32)
 
 // x_len: the elements of x, D or n.
 template <class T> static __device__ void add_assign(T *y, const T *x, uint32_t x_len, uint32_t row, uint32_t n) {
-  each_group<T>(row, n, GROUP(i) {
+  each_group<T>(row, n, [=](auto width, uint32_t i) {
     float sum[W], term[W];
     load(sum, y + i);
     load(term, x + i % x_len);
@@ -98,7 +81,7 @@ ADD_ASSIGN(vector_add_assign_bf16, bf16)
 extern "C" __global__ void vector_row_axpy_f32(float *y, Scalar scale, const float *a, uint32_t a_rows, const float *x,
                                                uint32_t row, uint32_t n) {
   const float s = scale.get();
-  each_group<float>(row, n, GROUP(i) {
+  each_group<float>(row, n, [=](auto width, uint32_t i) {
     const float a_n = a[a_rows == 1 ? 0 : i / row];
     if (a_n == 0.f) return;
     float sum[W], term[W];
@@ -112,7 +95,7 @@ KERNEL_ENTRY(vector_row_axpy_f32)
 
 extern "C" __global__ void vector_row_scale_f32(float *y, const float *x, const float *a, uint32_t a_rows, uint32_t row,
                                                 uint32_t n) {
-  each_group<float>(row, n, GROUP(i) {
+  each_group<float>(row, n, [=](auto width, uint32_t i) {
     const float a_n = a[a_rows == 1 ? 0 : i / row];
     float value[W];
     load(value, x + i);
@@ -126,7 +109,7 @@ KERNEL_ENTRY(vector_row_scale_f32)
 template <class T>
 static __device__ void multiply(T *z, const T *x, const T *y, uint32_t y_rows, uint32_t y_c, uint32_t c, uint32_t row,
                                 uint32_t n) {
-  each_group<T>(c, n, GROUP(i) {
+  each_group<T>(c, n, [=](auto width, uint32_t i) {
     const uint32_t at = y_rows == 1 ? i % row : i;
     float value[W], factor[W];
     load(value, x + i);
@@ -152,7 +135,7 @@ MULTIPLY(vector_multiply_bf16, bf16)
 // y (count, D), index (count): D is `row`, n = count D.
 template <class T>
 static __device__ void gather_rows(T *y, const T *x, const uint32_t *index, uint32_t row, uint32_t n) {
-  each_group<T>(row, n, GROUP(i) {
+  each_group<T>(row, n, [=](auto width, uint32_t i) {
     const size_t from = (size_t)index[i / row] * row + i % row;
     float value[W];
     load(value, x + from);
@@ -168,27 +151,11 @@ GATHER_ROWS(vector_gather_rows_f32, float)
 GATHER_ROWS(vector_gather_rows_bf16, bf16)
 
 // ------------------------------------------------------------------------------------------- one block per row
-// body(Width<W>, i) for the elements i of a row of `row` that this thread of the block reduces.
-template <class T, class F> static __device__ __forceinline__ void each_of_row(uint32_t row, F body) {
-  if (row % kWide<T> == 0) {
-    for (uint32_t i = threadIdx.x * kWide<T>; i < row; i += kThreads * kWide<T>) body(Width<kWide<T>>(), i);
-  } else {
-    for (uint32_t i = threadIdx.x; i < row; i += kThreads) body(Width<1>(), i);
-  }
-}
-
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kRowThreads)
 vector_row_dot_f32(float *z, const float *x, const float *y, uint32_t row) {
-  SHARED(double, scratch, [kThreads / 32]);
+  SHARED(double, scratch, [kRowThreads / 32]);
   const size_t start = (size_t)blockIdx.x * row;
-  double sum = 0;
-  each_of_row<float>(row, [&](auto width, uint32_t i) {
-    float a[W], b[W];
-    load(a, x + start + i);
-    load(b, y + start + i);
-    for (int j = 0; j < W; j++) sum += (double)a[j] * (double)b[j];
-  });
-  sum = block_sum(sum, scratch);
+  const double sum = row_dot(x + start, y + start, row, scratch);
   if (threadIdx.x == 0) z[blockIdx.x] = (float)sum;
 }
 KERNEL_ENTRY(vector_row_dot_f32)
@@ -204,21 +171,21 @@ template <class T> static __device__ __forceinline__ int count_nonfinite(const T
   return block_sum(count, scratch);
 }
 
-// finite (N) = 1 or 0; with `first` (N), which holds -1 where all was finite so far, first_n = step where it is not now.
-#define NONFINITE(T, suffix)                                                                                     \
-  extern "C" __global__ void __launch_bounds__(kThreads)                                                         \
-  vector_rows_finite_##suffix(float *finite, const T *x, uint32_t row) {                                         \
-    SHARED(int, scratch, [kThreads / 32]);                                                                       \
+// finite (N): 1 or 0.
+#define ROWS_FINITE(name, T)                                                                                     \
+  extern "C" __global__ void __launch_bounds__(kRowThreads) name(float *finite, const T *x, uint32_t row) {      \
+    SHARED(int, scratch, [kRowThreads / 32]);                                                                    \
     const int count = count_nonfinite(x + (size_t)blockIdx.x * row, row, scratch);                               \
     if (threadIdx.x == 0) finite[blockIdx.x] = count == 0 ? 1.f : 0.f;                                           \
   }                                                                                                              \
-  KERNEL_ENTRY(vector_rows_finite_##suffix)
-NONFINITE(float, f32)
-NONFINITE(bf16, bf16)
+  KERNEL_ENTRY(name)
+ROWS_FINITE(vector_rows_finite_f32, float)
+ROWS_FINITE(vector_rows_finite_bf16, bf16)
 
-extern "C" __global__ void __launch_bounds__(kThreads)
-vector_note_nonfinite_f32(float *first, const float *x, Scalar step, uint32_t row) {
-  SHARED(int, scratch, [kThreads / 32]);
+// first (N): the step of the first call in which row n was not finite, -1 before.
+extern "C" __global__ void __launch_bounds__(kRowThreads)
+vector_note_nonfinite_f32(float *first, Scalar step, const float *x, uint32_t row) {
+  SHARED(int, scratch, [kRowThreads / 32]);
   const int count = count_nonfinite(x + (size_t)blockIdx.x * row, row, scratch);
   if (threadIdx.x == 0 && count > 0 && first[blockIdx.x] < 0.f) first[blockIdx.x] = step.get();
 }

@@ -30,6 +30,41 @@ fn linear_combinations_of_one_to_nine_terms() {
 }
 
 #[test]
+fn updates_in_place() {
+    fn run<B: Vector>(b: &B, x: &[B::Tensor]) -> Vec<B::Tensor> {
+        let weights = [-7.0, 1e-3, 1.5, 0.25, -0.5, 2.0, 1.0, -1.0];
+        let terms: Vec<_> = weights.into_iter().zip(&x[1..]).collect();
+        let update = |count: usize| {
+            let mut y = b.copy(&x[0]);
+            b.linear_update(&mut y, 0.3, &terms[..count]);
+            y
+        };
+        [0, 1, 3, 4, 8].map(update).into()
+    }
+    for shape in SHAPES {
+        let inputs: Vec<_> = (0..9).map(|slot| Input::f32(shape, slot)).collect();
+        agree(&inputs, Dtype::F32, F32, run, run);
+    }
+}
+
+#[test]
+fn the_first_step_that_is_not_finite_is_noted() {
+    for config in schedules() {
+        let b = device(config, Dtype::F32);
+        let shape = SHAPES[0];
+        let mut first = b.upload(Shape::rows(3, 1), &[-1.0; 3]);
+        let mut x = vec![0.5; shape.len()];
+        for (step, broken) in [(4, None), (5, Some(2)), (6, Some(0))] {
+            if let Some(row) = broken {
+                x[row * shape.row() + 7] = f64::INFINITY;
+            }
+            b.note_nonfinite(&mut first, step, &b.upload(shape, &x));
+        }
+        assert_eq!(b.to_vec(&first).unwrap(), [6.0, -1.0, 5.0], "{config:?}");
+    }
+}
+
+#[test]
 fn additions_share_a_row_or_not() {
     fn run<B: Vector>(b: &B, x: &[B::Tensor]) -> Vec<B::Tensor> {
         let mut y = [b.copy(&x[0]), b.copy(&x[0])];

@@ -2,6 +2,7 @@
 //!
 //! Two things implement [`Driver`]: CUDA's own driver API, and the emulator that runs the same kernels on the CPU.
 
+use super::Dtype;
 use crate::Result;
 use bytemuck::NoUninit;
 use std::fmt;
@@ -97,6 +98,16 @@ pub struct Launch {
 }
 
 impl Launch {
+    /// One thread for every 16 bytes of `len` elements, when rows of `row` are made of such groups, else for every
+    /// element: `each_group` of `kernels/rows.cuh`.
+    pub fn elements(kernel: &'static str, row: usize, len: usize, dtype: Dtype, args: Args) -> Self {
+        let wide = 16 / dtype.size();
+        Self::per_item(kernel, if row.is_multiple_of(wide) { len / wide } else { len }, args)
+    }
+    /// One block for each of `count` rows: `each_of_row` of `kernels/rows.cuh`.
+    pub fn rows(kernel: &'static str, count: usize, args: Args) -> Self {
+        Self::blocks(kernel, count, 256, args)
+    }
     /// One thread for each of `count` items, in blocks of 256.
     pub fn per_item(kernel: &'static str, count: usize, args: Args) -> Self {
         const THREADS: usize = 256;

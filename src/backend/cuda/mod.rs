@@ -13,7 +13,7 @@ mod scalar;
 mod tensor;
 
 pub use driver::{Args, Launch};
-pub use scalar::{Scalar, Word};
+pub use scalar::{Scalar, Scalars, Word};
 pub use tensor::{CudaTensor, Dtype};
 
 use super::{Array, Backend, MemoryStats, Real, Shape};

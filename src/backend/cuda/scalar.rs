@@ -1,14 +1,15 @@
-//! Numbers of the host that a kernel is given.
+//! Numbers of the host that kernels are given: `kernels/scalar.cuh`.
 
-use super::Cuda;
+use super::{Cuda, CudaTensor};
+use crate::backend::{Backend, Shape};
 
-/// An f32 argument of a kernel: `at` where a step has been recorded, else `value`.
+/// An f32 argument of a kernel: `at` where it is not null, else `value`. With `stride` 1 it stands for one number per row.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Scalar {
     at: u64,
     value: f32,
-    pad: u32,
+    stride: u32,
 }
 
 /// A u32 argument of a kernel, as [`Scalar`].
@@ -20,13 +21,36 @@ pub struct Word {
     pad: u32,
 }
 
+/// One number for all rows, or one for each, until the kernel that takes [`Scalars::arg`] is queued.
+pub struct Scalars {
+    arg: Scalar,
+    _array: Option<CudaTensor>,
+}
+
+impl Scalars {
+    /// The kernel's argument.
+    pub fn arg(&self) -> Scalar {
+        self.arg
+    }
+}
+
 impl Cuda {
     /// A number that may change from step to step of a sampler.
     pub fn scalar(&self, value: f64) -> Scalar {
-        Scalar { at: 0, value: value as f32, pad: 0 }
+        Scalar { at: 0, value: value as f32, stride: 0 }
     }
     /// A word that may change from step to step of a sampler.
     pub fn word(&self, value: u32) -> Word {
         Word { at: 0, value, pad: 0 }
+    }
+    /// One number that all rows share, or one for each of them.
+    pub fn scalars(&self, values: &[f64]) -> Scalars {
+        match values {
+            [value] => Scalars { arg: self.scalar(*value), _array: None },
+            _ => {
+                let array = self.upload(Shape::rows(values.len(), 1), values);
+                Scalars { arg: Scalar { at: array.address(), value: 0.0, stride: 1 }, _array: Some(array) }
+            }
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! Every iterate of CG on (Σ_y + σ² A Jᵀ Aᵀ) v = r_0 is v = Σ α_i p_i, and each iteration computes g_i = Jᵀ Aᵀ p_i anyway.
 //! So Jᵀ Aᵀ v = Σ α_i g_i =: s comes without a further VJP, and v itself is never formed.
 
+mod cuda;
 mod host;
 
 use crate::backend::Backend;

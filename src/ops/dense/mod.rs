@@ -1,5 +1,6 @@
 //! A matrix per sample, A x: random projections and other small linear measurements.
 
+mod cuda;
 mod host;
 
 use crate::backend::{Backend, Shape};

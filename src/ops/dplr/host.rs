@@ -14,7 +14,7 @@ impl<B: HostBackend> Dplr for B {
         for n in 0..shape.n {
             let (d, w, x) = (d.row_or_shared(n), w.row_or_shared(n), x.row(n));
             let terms: Vec<_> = w.chunks_exact(len).map(|w| (dot(w, x), w)).collect();
-            linear_combination(y.row_mut(n), |j| d[j].f64() * x[j].f64(), &terms);
+            linear_combination(y.row_mut(n), |j, _| d[j].f64() * x[j].f64(), &terms);
         }
         y
     }

@@ -1,5 +1,6 @@
 //! A symmetric matrix, diagonal plus low rank (DPLR), applied to vectors.
 
+mod cuda;
 mod host;
 
 use crate::backend::Backend;

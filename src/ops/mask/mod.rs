@@ -1,5 +1,6 @@
 //! The pixel mask, A x = mask · x: only observed pixels were measured. Its own adjoint.
 
+mod cuda;
 mod host;
 
 use crate::backend::Backend;

@@ -1,5 +1,6 @@
 //! Standard normal numbers that depend on what they are for, not on when or where they are drawn.
 
+mod cuda;
 mod host;
 mod normal;
 mod philox;

@@ -26,13 +26,14 @@ impl Stream {
     /// The words of elements 4 `block` .. 4 `block` + 3 of a sample.
     #[inline]
     pub fn words(&self, sample: u32, block: u32) -> [u32; 4] {
-        let counter = [
-            block,
-            sample,
-            self.step | self.correction << 16,
-            self.purpose as u32 | self.iteration << 8 | self.epoch << 20,
-        ];
-        philox4x32(counter, [self.seed as u32, (self.seed >> 32) as u32])
+        let [step, purpose] = self.counter_words();
+        philox4x32([block, sample, step, purpose], [self.seed as u32, (self.seed >> 32) as u32])
+    }
+
+    /// The last two words of the counter: step with correction, purpose with EM iteration and epoch.
+    #[inline]
+    pub(crate) fn counter_words(&self) -> [u32; 2] {
+        [self.step | self.correction << 16, self.purpose as u32 | self.iteration << 8 | self.epoch << 20]
     }
 
     /// Uniform numbers in [0, 1), multiples of 2⁻³², one for each element of a sample.

@@ -1,5 +1,6 @@
 //! EDM preconditioning with σ_data = 1 (Karras et al., 2022, table 1).
 
+mod cuda;
 mod host;
 
 use crate::backend::Backend;

@@ -16,17 +16,6 @@ struct Terms {
     a: [Scalar; TERMS],
 }
 
-/// One thread for every 16 bytes, when rows of `row` elements are made of such groups, else for every element.
-fn groups(kernel: &'static str, row: usize, len: usize, dtype: Dtype, args: Args) -> Launch {
-    let wide = 16 / dtype.size();
-    Launch::per_item(kernel, if row.is_multiple_of(wide) { len / wide } else { len }, args)
-}
-
-/// One block for every row of `x`.
-fn rows(kernel: &'static str, x: Shape, args: Args) -> Launch {
-    Launch::blocks(kernel, x.n, 256, args.arg(x.row() as u32))
-}
-
 /// Panics unless `shared` has one row, or as many as `x`.
 fn assert_rows(x: Shape, shared: Shape) {
     assert!(shared.n == 1 || shared.n == x.n, "{shared:?} does not broadcast over the rows of {x:?}");
@@ -43,21 +32,28 @@ impl Cuda {
             Terms { x: std::array::from_fn(|k| term(k).1), a: std::array::from_fn(|k| self.scalar(term(k).0)) };
         let (row, len) = (shape.row(), shape.len());
         let args = Args::new().ptr(y).arg(packed).arg(terms.len() as u32).arg(row as u32).arg(len as u32);
-        self.launch(groups("vector_linear_combination_f32", row, len, Dtype::F32, args));
+        self.launch(Launch::elements("vector_linear_combination_f32", row, len, Dtype::F32, args));
     }
 }
 
 impl Vector for Cuda {
     fn linear_combination(&self, terms: &[(f64, &CudaTensor)]) -> CudaTensor {
         let first = terms.first().expect("at least one term").1;
-        let y = self.alloc(first.shape());
+        let mut y = self.alloc(first.shape());
         let (head, tail) = terms.split_at(terms.len().min(TERMS));
         self.combine(&y, head);
-        for terms in tail.chunks(TERMS - 1) {
-            let sum: Vec<_> = [(1.0, &y)].into_iter().chain(terms.iter().copied()).collect();
-            self.combine(&y, &sum);
+        if !tail.is_empty() {
+            self.linear_update(&mut y, 1.0, tail);
         }
         y
+    }
+
+    fn linear_update(&self, y: &mut CudaTensor, a: f64, terms: &[(f64, &CudaTensor)]) {
+        let (head, tail) = terms.split_at(terms.len().min(TERMS - 1));
+        for (a, terms) in [(a, head)].into_iter().chain(tail.chunks(TERMS - 1).map(|terms| (1.0, terms))) {
+            let sum: Vec<_> = [(a, &*y)].into_iter().chain(terms.iter().copied()).collect();
+            self.combine(y, &sum);
+        }
     }
 
     fn add_assign(&self, y: &mut CudaTensor, x: &CudaTensor) {
@@ -66,7 +62,13 @@ impl Vector for Cuda {
         assert_eq!((shape.row(), y.dtype()), (x.shape().row(), x.dtype()), "{:?} added to {shape:?}", x.shape());
         let args =
             Args::new().ptr(y).ptr(x).arg(x.shape().len() as u32).arg(shape.row() as u32).arg(shape.len() as u32);
-        self.launch(groups(kernel!("vector_add_assign", y.dtype()), shape.row(), shape.len(), y.dtype(), args));
+        self.launch(Launch::elements(
+            kernel!("vector_add_assign", y.dtype()),
+            shape.row(),
+            shape.len(),
+            y.dtype(),
+            args,
+        ));
     }
 
     fn row_axpy(&self, y: &mut CudaTensor, scale: f64, a: &CudaTensor, x: &CudaTensor) {
@@ -75,7 +77,7 @@ impl Vector for Cuda {
         assert_rows(shape, a.shape());
         let args = Args::new().ptr(y).arg(self.scalar(scale)).ptr(a).arg(a.shape().n as u32).ptr(x);
         let args = args.arg(shape.row() as u32).arg(shape.len() as u32);
-        self.launch(groups("vector_row_axpy_f32", shape.row(), shape.len(), Dtype::F32, args));
+        self.launch(Launch::elements("vector_row_axpy_f32", shape.row(), shape.len(), Dtype::F32, args));
     }
 
     fn row_scale(&self, x: &CudaTensor, a: &CudaTensor) -> CudaTensor {
@@ -84,7 +86,7 @@ impl Vector for Cuda {
         let y = self.alloc(shape);
         let args = Args::new().ptr(&y).ptr(x).ptr(a).arg(a.shape().n as u32);
         let args = args.arg(shape.row() as u32).arg(shape.len() as u32);
-        self.launch(groups("vector_row_scale_f32", shape.row(), shape.len(), Dtype::F32, args));
+        self.launch(Launch::elements("vector_row_scale_f32", shape.row(), shape.len(), Dtype::F32, args));
         y
     }
 
@@ -98,7 +100,7 @@ impl Vector for Cuda {
         let z = self.alloc_like(x);
         let args = Args::new().ptr(&z).ptr(x).ptr(y).arg(other.n as u32).arg(other.c as u32);
         let args = args.arg(shape.c as u32).arg(shape.row() as u32).arg(shape.len() as u32);
-        self.launch(groups(kernel!("vector_multiply", x.dtype()), shape.c, shape.len(), x.dtype(), args));
+        self.launch(Launch::elements(kernel!("vector_multiply", x.dtype()), shape.c, shape.len(), x.dtype(), args));
         z
     }
 
@@ -106,14 +108,24 @@ impl Vector for Cuda {
         let shape = x.shape();
         assert_eq!(shape, y.shape(), "row_dot");
         let z = self.alloc(Shape::rows(shape.n, 1));
-        self.launch(rows("vector_row_dot_f32", shape, Args::new().ptr(&z).ptr(x).ptr(y)));
+        let args = Args::new().ptr(&z).ptr(x).ptr(y).arg(shape.row() as u32);
+        self.launch(Launch::rows("vector_row_dot_f32", shape.n, args));
         z
     }
 
     fn rows_finite(&self, x: &CudaTensor) -> Result<Vec<bool>> {
-        let finite = self.alloc(Shape::rows(x.shape().n, 1));
-        self.launch(rows(kernel!("vector_rows_finite", x.dtype()), x.shape(), Args::new().ptr(&finite).ptr(x)));
+        let shape = x.shape();
+        let finite = self.alloc(Shape::rows(shape.n, 1));
+        let args = Args::new().ptr(&finite).ptr(x).arg(shape.row() as u32);
+        self.launch(Launch::rows(kernel!("vector_rows_finite", x.dtype()), shape.n, args));
         Ok(self.to_vec(&finite)?.into_iter().map(|finite| finite == 1.0).collect())
+    }
+
+    fn note_nonfinite(&self, first: &mut CudaTensor, step: usize, x: &CudaTensor) {
+        let shape = x.shape();
+        assert_eq!(first.shape(), Shape::rows(shape.n, 1), "extents of the record");
+        let args = Args::new().ptr(first).arg(self.scalar(step as f64)).ptr(x).arg(shape.row() as u32);
+        self.launch(Launch::rows("vector_note_nonfinite_f32", shape.n, args));
     }
 
     fn gather_rows(&self, x: &CudaTensor, index: &[usize]) -> CudaTensor {
@@ -122,7 +134,13 @@ impl Vector for Cuda {
         let y = self.alloc_as(shape, x.dtype());
         let index = self.upload_words(&index.iter().map(|&i| i as u32).collect::<Vec<_>>());
         let args = Args::new().ptr(&y).ptr(x).ptr(&index).arg(shape.row() as u32).arg(shape.len() as u32);
-        self.launch(groups(kernel!("vector_gather_rows", x.dtype()), shape.row(), shape.len(), x.dtype(), args));
+        self.launch(Launch::elements(
+            kernel!("vector_gather_rows", x.dtype()),
+            shape.row(),
+            shape.len(),
+            x.dtype(),
+            args,
+        ));
         y
     }
 }

@@ -1,9 +1,8 @@
 //! The definition, for both host backends: sums and dots in f64, each result rounded once.
 
 use super::Vector;
-use crate::backend::host::HostBackend;
+use crate::backend::host::{HostBackend, HostTensor};
 use crate::backend::{Array, Backend, Real, Shape};
-use num_traits::Float;
 
 /// Elements per block of [`linear_combination`]: f64 sums stay in the first-level cache.
 const BLOCK: usize = 256;
@@ -11,11 +10,14 @@ const BLOCK: usize = 256;
 /// Independent partial sums of [`dot`]: one vector register, or two.
 const LANES: usize = 8;
 
-/// y_j = start(j) + Σ_i a_i x_ij over slices of one length, summed from left to right in f64.
-pub(crate) fn linear_combination<T: Real>(y: &mut [T], start: impl Fn(usize) -> f64, terms: &[(f64, &[T])]) {
+/// y_j = start(j, y_j) + Σ_i a_i x_ij over slices of one length, summed from left to right in f64.
+pub(crate) fn linear_combination<T: Real>(y: &mut [T], start: impl Fn(usize, T) -> f64, terms: &[(f64, &[T])]) {
     for (block, y) in y.chunks_mut(BLOCK).enumerate() {
         let first = block * BLOCK;
-        let mut sums: [f64; BLOCK] = std::array::from_fn(|j| if j < y.len() { start(first + j) } else { 0.0 });
+        let mut sums = [0.0; BLOCK];
+        for (j, (sum, y)) in sums.iter_mut().zip(y.iter()).enumerate() {
+            *sum = start(first + j, *y);
+        }
         for (a, x) in terms {
             for (sum, x) in sums.iter_mut().zip(&x[first..][..y.len()]) {
                 *sum += a * x.f64();
@@ -40,24 +42,36 @@ pub(crate) fn dot<T: Real>(x: &[T], y: &[T]) -> f64 {
     sums.iter().sum::<f64>() + tail
 }
 
+/// The elements of terms that all have the extents `shape`.
+fn slices<'a, T: Real>(shape: Shape, terms: &[(f64, &'a HostTensor<T>)]) -> Vec<(f64, &'a [T])> {
+    let slice = |&(a, x): &(f64, &'a HostTensor<T>)| {
+        assert_eq!(x.shape(), shape, "terms of different extents");
+        (a, &x[..])
+    };
+    terms.iter().map(slice).collect()
+}
+
 /// Panics unless `shared` has one row, or as many as `x`.
 fn assert_rows(x: Shape, shared: Shape) {
     assert!(shared.n == 1 || shared.n == x.n, "{shared:?} does not broadcast over the rows of {x:?}");
 }
 
+/// Whether all elements are finite.
+fn finite<T: Real>(x: &[T]) -> bool {
+    x.iter().all(|x| x.is_finite())
+}
+
 impl<B: HostBackend> Vector for B {
     fn linear_combination(&self, terms: &[(f64, &Self::Tensor)]) -> Self::Tensor {
         let shape = terms.first().expect("at least one term").1.shape();
-        let terms: Vec<(f64, &[B::Elem])> = terms
-            .iter()
-            .map(|&(a, x)| {
-                assert_eq!(x.shape(), shape, "terms of different extents");
-                (a, &x[..])
-            })
-            .collect();
         let mut y = self.alloc(shape);
-        linear_combination(&mut y, |_| 0.0, &terms);
+        linear_combination(&mut y, |_, _| 0.0, &slices(shape, terms));
         y
+    }
+
+    fn linear_update(&self, y: &mut Self::Tensor, a: f64, terms: &[(f64, &Self::Tensor)]) {
+        let terms = slices(y.shape(), terms);
+        linear_combination(y, |_, y| a * y.f64(), &terms);
     }
 
     fn add_assign(&self, y: &mut Self::Tensor, x: &Self::Tensor) {
@@ -128,7 +142,16 @@ impl<B: HostBackend> Vector for B {
     }
 
     fn rows_finite(&self, x: &Self::Tensor) -> crate::Result<Vec<bool>> {
-        Ok((0..x.shape().n).map(|n| x.row(n).iter().all(|x| x.is_finite())).collect())
+        Ok((0..x.shape().n).map(|n| finite(x.row(n))).collect())
+    }
+
+    fn note_nonfinite(&self, first: &mut Self::Tensor, step: usize, x: &Self::Tensor) {
+        assert_eq!(first.shape(), Shape::rows(x.shape().n, 1), "extents of the record");
+        for (n, first) in first.iter_mut().enumerate() {
+            if first.f64() < 0.0 && !finite(x.row(n)) {
+                *first = B::Elem::of(step as f64);
+            }
+        }
     }
 
     fn gather_rows(&self, x: &Self::Tensor, index: &[usize]) -> Self::Tensor {

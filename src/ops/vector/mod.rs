@@ -10,6 +10,8 @@ use crate::backend::Backend;
 pub trait Vector: Backend {
     /// Σ_i a_i x_i, all of one shape, summed from left to right.
     fn linear_combination(&self, terms: &[(f64, &Self::Tensor)]) -> Self::Tensor;
+    /// y ← a y + Σ_i a_i x_i, all of one shape, summed from left to right.
+    fn linear_update(&self, y: &mut Self::Tensor, a: f64, terms: &[(f64, &Self::Tensor)]);
     /// y += x; x may have one row for all.
     fn add_assign(&self, y: &mut Self::Tensor, x: &Self::Tensor);
     /// y_n += scale a_n x_n; where a_n = 0 the row keeps its bits, whatever x_n is.
@@ -25,6 +27,9 @@ pub trait Vector: Backend {
     /// # Errors
     /// As [`Backend::download`].
     fn rows_finite(&self, x: &Self::Tensor) -> crate::Result<Vec<bool>>;
+    /// first_n = `step` for every sample whose elements are not all finite, unless first_n says an earlier step already.
+    /// `first` (N, 1, 1, 1) holds -1 in the beginning. Nobody waits for the device.
+    fn note_nonfinite(&self, first: &mut Self::Tensor, step: usize, x: &Self::Tensor);
     /// Rows `index` of `x`: (index.len(), H, W, C).
     fn gather_rows(&self, x: &Self::Tensor, index: &[usize]) -> Self::Tensor;
 }

@@ -1,0 +1,154 @@
+//! Noise, preconditioning, operators and solvers of the CUDA kernels against the reference.
+#![cfg(feature = "emulator")]
+
+mod emulated;
+
+use diem::backend::cpu::{Cpu, Options};
+use diem::backend::cuda::Dtype;
+use diem::backend::{Backend, Shape};
+use diem::ops::noise::{Purpose, Stream};
+use diem::ops::{ConjugateGradient, Dense, Dplr, Mask, Noise, Precondition};
+use emulated::{Input, agree, device, schedules};
+
+/// Three samples: rows of 105 elements, which no 16-byte access divides, and of 192, which are made of them.
+const SHAPES: [Shape; 2] = [Shape::new(3, 5, 7, 3), Shape::new(3, 8, 8, 3)];
+
+/// A few roundings of 6e-8 in f32.
+const F32: f64 = 3e-7;
+/// One rounding to bf16, whose unit is 2^-8: half of it at most, and a third of that on average.
+const BF16: f64 = 2e-3;
+
+#[test]
+fn noise_has_the_bits_of_the_cpu() {
+    let cpu = Cpu::new(Options::default()).unwrap();
+    let stream =
+        Stream { iteration: 5, epoch: 9, ..Stream::new(0x1234_5678_9abc_def0, Purpose::Correction) }.at(65535, 3);
+    for config in schedules() {
+        let b = device(config, Dtype::F32);
+        for shape in [Shape::rows(4, 5), Shape::rows(4, 1000), Shape::new(4, 5, 7, 3)] {
+            let samples = [0, 7, u32::MAX, 3];
+            let expected = cpu.to_vec(&cpu.noise_normal(shape, stream, &samples)).unwrap();
+            let found = b.to_vec(&b.noise_normal(shape, stream, &samples)).unwrap();
+            assert_eq!(found, expected, "{config:?}");
+        }
+    }
+}
+
+#[test]
+fn preconditioning_changes_the_type() {
+    const SHARED: [f64; 1] = [0.7];
+    const OWN: [f64; 3] = [1e-3, 0.7, 80.0];
+    fn run<B: Precondition>(b: &B, x: &[B::Tensor], sigma: &[f64]) -> Vec<B::Tensor> {
+        vec![
+            b.precondition_input(&x[0], sigma),
+            b.precondition_output(&x[0], &x[1], sigma),
+            b.precondition_output_vjp(&x[0], sigma),
+            b.precondition_vjp(&x[0], &x[1], sigma),
+        ]
+    }
+    for (dtype, bound) in [(Dtype::F32, F32), (Dtype::Bf16, BF16)] {
+        for shape in SHAPES {
+            let inputs = [Input::f32(shape, 0), Input::normal(shape, dtype, 1)];
+            agree(&inputs, dtype, bound, |b, x| run(b, x, &SHARED), |b, x| run(b, x, &SHARED));
+            agree(&inputs, dtype, bound, |b, x| run(b, x, &OWN), |b, x| run(b, x, &OWN));
+        }
+    }
+}
+
+#[test]
+fn masks_hide_what_was_not_measured() {
+    fn run<B: Mask>(b: &B, x: &[B::Tensor]) -> Vec<B::Tensor> {
+        x[1..].iter().map(|mask| b.mask_apply(mask, &x[0])).collect()
+    }
+    for shape in SHAPES {
+        let mask = |n: usize, slot: usize| {
+            let shape = Shape { n, c: 1, ..shape };
+            let values = Input::f32(shape, slot).values.into_iter().map(|z| f64::from(z > 0.0));
+            Input::new(shape, Dtype::F32, values)
+        };
+        agree(&[Input::f32(shape, 0), mask(3, 1), mask(1, 2)], Dtype::F32, 0.0, run, run);
+    }
+    let b = device(Default::default(), Dtype::F32);
+    let x = b.upload(Shape::new(1, 1, 2, 2), &[f64::NAN, f64::INFINITY, 3.0, 4.0]);
+    let mask = b.upload(Shape::new(1, 1, 2, 1), &[0.0, 1.0]);
+    assert_eq!(b.to_vec(&b.mask_apply(&mask, &x)).unwrap(), [0.0, 0.0, 3.0, 4.0]);
+}
+
+#[test]
+fn matrices_and_their_adjoints() {
+    fn run<B: Dense>(b: &B, x: &[B::Tensor]) -> Vec<B::Tensor> {
+        let forward = x[2..].iter().map(|a| b.dense_forward(a, &x[0]));
+        let adjoint = x[2..].iter().map(|a| b.dense_adjoint(a, &x[1], SHAPES[0]));
+        forward.chain(adjoint).collect()
+    }
+    let (image, m) = (SHAPES[0], 13);
+    let matrix = |n, slot| Input::f32(Shape::new(n, 1, m, image.row()), slot);
+    let inputs = [Input::f32(image, 0), Input::f32(Shape::rows(3, m), 1), matrix(3, 2), matrix(1, 3)];
+    agree(&inputs, Dtype::F32, F32, run, run);
+}
+
+#[test]
+fn diagonal_plus_low_rank() {
+    fn run<B: Dplr>(b: &B, x: &[B::Tensor]) -> Vec<B::Tensor> {
+        vec![b.dplr_apply(&x[1], &x[2], &x[0]), b.dplr_apply(&x[3], &x[4], &x[0])]
+    }
+    let (image, k) = (SHAPES[0], 9);
+    let factors = |n, slot| {
+        [Input::f32(Shape::rows(n, image.row()), slot), Input::f32(Shape::new(n, 1, k, image.row()), slot + 1)]
+    };
+    let [own_d, own_w] = factors(3, 1);
+    let [shared_d, shared_w] = factors(1, 3);
+    // W x is rounded to f32 in between
+    agree(&[Input::f32(image, 0), own_d, own_w, shared_d, shared_w], Dtype::F32, 2.0 * F32, run, run);
+}
+
+#[test]
+fn conjugate_gradient_iterations() {
+    /// Two iterations with given products: r, p, s, <r, r> and status after each, and the tally.
+    fn run<B: ConjugateGradient>(b: &B, x: &[B::Tensor]) -> Vec<B::Tensor> {
+        let mut state = b.cg_start(b.copy(&x[0]), SHAPES[1].with_n(5));
+        let mut tally = b.zeros(Shape::rows(5, 3));
+        let mut found = Vec::new();
+        for products in x[1..].chunks(2) {
+            b.cg_update(&mut state, &products[0], &products[1], 0.5);
+            b.cg_tally(&mut tally, &state.status);
+            found.extend([&state.r, &state.p, &state.s, &state.rr, &state.status].map(|x| b.copy(x)));
+        }
+        found.push(tally);
+        found
+    }
+    // sample 0 iterates; 1 has no residual; 2 breaks down at <p, q> < 0, 3 at NaN; 4 converges at once, since q = p
+    let measured = Shape::new(5, 5, 7, 3);
+    let (row, image) = (measured.row(), SHAPES[1].with_n(5));
+    let mut r = Input::f32(measured, 0).values;
+    r[row..2 * row].fill(0.0);
+    let noise = Input::f32(measured, 1).values;
+    let scales = [2.0, 1.0, -1.0, f64::NAN, 1.0];
+    let q = |iteration: usize| {
+        let values = (0..measured.len()).map(|i| {
+            let noise = if i / row == 0 { 0.3 * noise[(i + 17 * iteration) % row] } else { 0.0 };
+            scales[i / row] * r[i] + noise
+        });
+        Input::new(measured, Dtype::F32, values)
+    };
+    let inputs = [Input::new(measured, Dtype::F32, r.clone()), Input::f32(image, 2), q(0), Input::f32(image, 3), q(1)];
+    // <r, r> after an update that cancels most of r keeps the absolute rounding error of r's elements
+    agree(&inputs, Dtype::F32, 1e-6, run, run);
+}
+
+#[test]
+fn a_sample_does_not_depend_on_its_batch() {
+    let b = device(Default::default(), Dtype::F32);
+    let shape = SHAPES[0];
+    let x = Input::f32(shape, 0);
+    let row = &x.values[2 * shape.row()..];
+    let (whole, alone) = (b.upload(shape, &x.values), b.upload(shape.with_n(1), row));
+    let bits = |r, shape: Shape| {
+        let mut state = b.cg_start(b.copy(r), shape);
+        b.cg_update(&mut state, r, r, 1e-3);
+        [state.r, state.p, state.s, state.rr].map(|x| b.to_vec(&x).unwrap())
+    };
+    for (whole, alone) in bits(&whole, shape).into_iter().zip(bits(&alone, shape.with_n(1))) {
+        assert_eq!(whole[2 * alone.len()..], alone);
+    }
+}
