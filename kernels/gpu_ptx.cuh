@@ -11,6 +11,10 @@
 #ifdef __CUDACC__
 PTX_FN uint32_t smem_u32(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
 
+// Barrier `id` (1 to 15; 0 is __syncthreads) of `threads` threads, a multiple of 32: all of them wait, or some only arrive.
+PTX_FN void bar_sync(uint32_t id, uint32_t threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+PTX_FN void bar_arrive(uint32_t id, uint32_t threads) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+
 // Copies src_bytes (0 to 16) and fills the rest of the 16 bytes with zeros. Both addresses are 16-byte aligned.
 PTX_FN void cp_async_16(uint32_t dst, const void *src, uint32_t src_bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(src_bytes) : "memory");
@@ -38,6 +42,8 @@ PTX_FN void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0
 }
 #else
 uint32_t smem_u32(const void *p);
+void bar_sync(uint32_t id, uint32_t threads);
+void bar_arrive(uint32_t id, uint32_t threads);
 void cp_async_16(uint32_t dst, const void *src, uint32_t src_bytes);
 void cp_async_commit();
 void emu_cp_async_wait(int n);

@@ -40,7 +40,7 @@ fn build() -> Result<(), String> {
     println!("cargo::rustc-env=EMULATOR_CXX={}", command.join("\x1f"));
     println!("cargo::rustc-env=EMULATOR_KERNELS={}", headers.display());
 
-    let compiler = Compiler { command, emulator, headers };
+    let compiler = Compiler { command, emulator, headers, runtime: out.clone() };
     let kernels = files(&compiler.headers, "cu")?;
     for build in [Build::Plain, Build::Race] {
         let library = out.join(format!("{}.so", build.name()));
@@ -49,7 +49,10 @@ fn build() -> Result<(), String> {
             println!("cargo::warning=the emulator's race checker needs g++; this build has none");
             std::fs::write(&library, []).map_err(|e| format!("{}: {e}", library.display()))?;
         } else {
-            compiler.library(build, &kernels, &[], &out.join(build.name()), &library)?;
+            let warnings = compiler.library(build, &kernels, &out.join(build.name()), &library)?;
+            for line in warnings.lines() {
+                println!("cargo::warning={line}");
+            }
         }
     }
     Ok(())

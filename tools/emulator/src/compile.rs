@@ -31,12 +31,12 @@ impl Build {
     /// Flags of every file, of kernels only, and of the linker.
     fn flags(self) -> [&'static [&'static str]; 3] {
         const ASAN: &[&str] = &["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"];
+        // Nothing may be missing at run time, whatever else the process has loaded.
+        const CLOSED: &[&str] = &["-Wl,-z,defs", "-static-libstdc++", "-static-libgcc"];
         match self {
-            Build::Plain => [&["-O2", "-g1"], &[], &["-static-libstdc++", "-static-libgcc"]],
+            Build::Plain => [&["-O2", "-g1"], &[], CLOSED],
             // Only the kernels are instrumented; the runtime serves the hooks, and libtsan is never linked.
-            Build::Race => {
-                [&["-O2", "-g1", "-DEMU_RACE"], &["-fsanitize=thread"], &["-static-libstdc++", "-static-libgcc"]]
-            }
+            Build::Race => [&["-O2", "-g1", "-DEMU_RACE"], &["-fsanitize=thread"], CLOSED],
             Build::Asan => [ASAN, &[], &["-fsanitize=address,undefined"]],
         }
     }
@@ -51,76 +51,50 @@ pub struct Compiler {
     pub emulator: PathBuf,
     /// Where `gpu.cuh` and the other kernel headers lie.
     pub headers: PathBuf,
+    /// Where the emulator's objects are kept, a folder per build.
+    pub runtime: PathBuf,
 }
 
 impl Compiler {
     /// Links `library` from the emulator and these kernel files. Objects are kept in `objects`, and only what is older than
-    /// its sources is compiled again.
+    /// its sources is compiled again. Returns the compiler's warnings.
+    ///
+    /// # Errors
+    /// The compiler's messages.
+    pub fn library(&self, build: Build, kernels: &[PathBuf], objects: &Path, library: &Path) -> Result<String, String> {
+        let runtime = files(&self.emulator, "cpp")?;
+        let jobs: Vec<(&PathBuf, bool, PathBuf)> = runtime
+            .iter()
+            .map(|f| (f, false, self.runtime.join(build.name()).join(object_name(f))))
+            .chain(kernels.iter().map(|f| (f, true, objects.join(object_name(f)))))
+            .collect();
+        let results = in_parallel(&jobs, |(source, kernel, object)| self.object(build, *kernel, source, object));
+        let (warnings, errors): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+        if !errors.is_empty() {
+            return Err(errors.into_iter().filter_map(Result::err).collect::<Vec<_>>().join("\n"));
+        }
+        let all: Vec<&Path> = jobs.iter().map(|(_, _, object)| object.as_path()).collect();
+        Ok(warnings.into_iter().flatten().collect::<String>() + &self.link(build, &all, library)?)
+    }
+
+    /// Compiles one file of the emulator, or one kernel, unless its object is newer than everything it was made from.
+    /// Returns the compiler's warnings.
     ///
     /// # Errors
     /// The compiler's message.
-    pub fn library(
-        &self,
-        build: Build,
-        kernels: &[PathBuf],
-        defines: &[String],
-        objects: &Path,
-        library: &Path,
-    ) -> Result<(), String> {
-        std::fs::create_dir_all(objects).map_err(|e| format!("{}: {e}", objects.display()))?;
-        let runtime = files(&self.emulator, "cpp")?;
-        let sources: Vec<(&PathBuf, bool)> =
-            runtime.iter().map(|f| (f, false)).chain(kernels.iter().map(|f| (f, true))).collect();
-        let outputs: Vec<PathBuf> = sources.iter().map(|(f, _)| objects.join(object_name(f))).collect();
-        let next = AtomicUsize::new(0);
-        let failures = Mutex::new(Vec::new());
-        std::thread::scope(|scope| {
-            let work = || {
-                loop {
-                    let i = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(&(source, kernel)) = sources.get(i) else { break };
-                    if let Err(e) = self.object(build, source, kernel, defines, &outputs[i]) {
-                        failures.lock().expect("no holder panics").push(e);
-                    }
-                }
-            };
-            for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-                scope.spawn(work);
-            }
-        });
-        let failures = failures.into_inner().expect("no holder panics");
-        if !failures.is_empty() {
-            return Err(failures.join("\n"));
-        }
-        let mut link = self.command();
-        link.args(["-shared", "-pthread", "-Wl,-Bsymbolic"])
-            .args(build.flags()[2])
-            .args(&outputs)
-            .arg("-o")
-            .arg(library);
-        run(link)
-    }
-
-    /// Compiles one file, unless its object is newer than everything it was made from.
-    fn object(
-        &self,
-        build: Build,
-        source: &Path,
-        kernel: bool,
-        defines: &[String],
-        object: &Path,
-    ) -> Result<(), String> {
+    pub fn object(&self, build: Build, kernel: bool, source: &Path, object: &Path) -> Result<String, String> {
         let depends = object.with_extension("d");
         if up_to_date(object, &depends) {
-            return Ok(());
+            return Ok(String::new());
         }
+        let folder = object.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         let [all, kernels, _] = build.flags();
         let mut compile = self.command();
         compile.args(["-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]).args(all);
         if kernel {
             // Kernels pun types as nvcc allows, and carry `#pragma unroll`. Big frames must not jump over the guard page.
             compile.args(["-fno-strict-aliasing", "-fstack-clash-protection", "-Wno-unknown-pragmas"]).args(kernels);
-            compile.args(defines);
         }
         compile.arg("-I").arg(&self.emulator).arg("-I").arg(&self.headers);
         compile.arg("-MMD").arg("-MF").arg(&depends);
@@ -128,11 +102,55 @@ impl Compiler {
         run(compile)
     }
 
+    /// The objects of the emulator itself in this build, as [`Compiler::library`] leaves them.
+    ///
+    /// # Errors
+    /// The sources cannot be listed.
+    pub fn runtime_objects(&self, build: Build) -> Result<Vec<PathBuf>, String> {
+        let folder = self.runtime.join(build.name());
+        Ok(files(&self.emulator, "cpp")?.iter().map(|f| folder.join(object_name(f))).collect())
+    }
+
+    /// Links objects to a library. Returns the linker's warnings.
+    ///
+    /// # Errors
+    /// The linker's message.
+    pub fn link(&self, build: Build, objects: &[&Path], library: &Path) -> Result<String, String> {
+        let mut link = self.command();
+        link.args(["-shared", "-pthread", "-Wl,-Bsymbolic"])
+            .args(build.flags()[2])
+            .args(objects)
+            .arg("-o")
+            .arg(library);
+        run(link)
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new(&self.command[0]);
         command.args(&self.command[1..]);
         command
     }
+}
+
+/// `work` on every item, on all cores; results in the items' order.
+pub fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(i) else { break };
+                    let result = work(item);
+                    results.lock().expect("no holder panics").push((i, result));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().expect("no holder panics");
+    results.sort_by_key(|&(i, _)| i);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// The files of a folder with this extension, sorted.
@@ -149,7 +167,8 @@ pub fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, String> {
     Ok(found)
 }
 
-fn object_name(source: &Path) -> String {
+/// The name of a source file's object.
+pub fn object_name(source: &Path) -> String {
     let name = source.file_name().expect("a source file has a name");
     format!("{}.o", name.to_string_lossy())
 }
@@ -164,14 +183,9 @@ fn up_to_date(object: &Path, depends: &Path) -> bool {
     !inputs.any(|f| newer(modified(Path::new(f))))
 }
 
-fn run(mut command: Command) -> Result<(), String> {
+/// The program's warnings, or its error.
+fn run(mut command: Command) -> Result<String, String> {
     let output = command.output().map_err(|e| format!("{}: {e}", command.get_program().to_string_lossy()))?;
-    let message = String::from_utf8_lossy(&output.stderr);
-    if !output.status.success() {
-        return Err(format!("{command:?}\n{message}"));
-    }
-    if !message.trim().is_empty() {
-        eprintln!("{message}");
-    }
-    Ok(())
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() { Ok(message) } else { Err(format!("{command:?}\n{message}")) }
 }

@@ -66,6 +66,23 @@ pub struct Emulator {
     pub config: Config,
 }
 
+/// A row-major matrix in device memory, and the box of it that one TMA load brings.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix {
+    /// Its address.
+    pub base: u64,
+    /// Bytes per element: 1, 2, 4 or 8.
+    pub element: u32,
+    /// Columns, rows.
+    pub extent: [u64; 2],
+    /// Bytes from a row to the next.
+    pub row_bytes: u64,
+    /// Columns, rows.
+    pub box_extent: [u32; 2],
+    /// Width in bytes of the swizzle in shared memory: 0 (none), 32, 64 or 128.
+    pub swizzle: u32,
+}
+
 /// Whether the race checker was built; it needs g++.
 pub const HAS_RACE_CHECKER: bool = !RACE_LIBRARY.is_empty();
 
@@ -157,6 +174,11 @@ impl Emulator {
         Ok(())
     }
 
+    /// The value of a kernel's `TensorMap` parameter: a matrix in device memory, as TMA reads it.
+    pub fn tensor_map(&self, matrix: &Matrix) -> [u8; 128] {
+        self.library.tensor_map(matrix)
+    }
+
     fn pointer(&self, address: u64, bytes: usize) -> Result<*mut u8, String> {
         if !self.library.owns(address, bytes) {
             return Err(format!("{bytes} bytes at {address:#x} do not lie in one buffer"));
@@ -199,5 +221,6 @@ pub fn compiler() -> Compiler {
         command: env!("EMULATOR_CXX").split('\x1f').map(String::from).collect(),
         emulator: Path::new(env!("CARGO_MANIFEST_DIR")).join("emu"),
         headers: PathBuf::from(env!("EMULATOR_KERNELS")),
+        runtime: PathBuf::from(env!("OUT_DIR")),
     }
 }

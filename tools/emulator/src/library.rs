@@ -1,12 +1,13 @@
 //! The C interface of an emulator library: loading, and the functions that `emu/` exports.
 
+use crate::Matrix;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::path::Path;
 
-/// `emu_config` of `emu_rt.h`.
+/// `emu_config` of `emu/block.h`.
 #[repr(C)]
 pub(crate) struct RawConfig {
     pub policy: u32,
@@ -27,6 +28,15 @@ type Launch = unsafe extern "C" fn(
     error: *mut c_char,
     error_size: usize,
 ) -> c_int;
+type TensorMap = unsafe extern "C" fn(
+    map: *mut u8,
+    base: u64,
+    element: u32,
+    extent: *const u64,
+    row_bytes: u64,
+    box_extent: *const u32,
+    swizzle: u32,
+);
 type Each = unsafe extern "C" fn(context: *mut c_void, name: *const c_char);
 
 /// A loaded library: kernels and the runtime that runs them. Never unloaded, because its signal handler stays installed.
@@ -35,6 +45,7 @@ pub(crate) struct Library {
     alloc: unsafe extern "C" fn(usize) -> u64,
     free: unsafe extern "C" fn(u64) -> c_int,
     owns: unsafe extern "C" fn(u64, usize) -> c_int,
+    tensor_map: TensorMap,
     kernels: Vec<String>,
 }
 
@@ -71,6 +82,7 @@ impl Library {
                 alloc: *library.get(b"emu_alloc\0").map_err(message)?,
                 free: *library.get(b"emu_free\0").map_err(message)?,
                 owns: *library.get(b"emu_owns\0").map_err(message)?,
+                tensor_map: *library.get(b"emu_tensor_map\0").map_err(message)?,
                 kernels,
             };
             std::mem::forget(library);
@@ -98,6 +110,23 @@ impl Library {
     pub fn owns(&self, address: u64, bytes: usize) -> bool {
         // SAFETY: takes any values; nothing is dereferenced.
         unsafe { (self.owns)(address, bytes) != 0 }
+    }
+
+    pub fn tensor_map(&self, m: &Matrix) -> [u8; 128] {
+        let mut map = [0; 128];
+        // SAFETY: the map has the 128 bytes of a `TensorMap`; the extents have two elements each.
+        unsafe {
+            (self.tensor_map)(
+                map.as_mut_ptr(),
+                m.base,
+                m.element,
+                m.extent.as_ptr(),
+                m.row_bytes,
+                m.box_extent.as_ptr(),
+                m.swizzle,
+            );
+        }
+        map
     }
 
     /// # Safety
