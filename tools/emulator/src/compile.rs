@@ -73,7 +73,7 @@ impl Compiler {
         if !errors.is_empty() {
             return Err(errors.into_iter().filter_map(Result::err).collect::<Vec<_>>().join("\n"));
         }
-        let all: Vec<&Path> = jobs.iter().map(|(_, _, object)| object.as_path()).collect();
+        let all: Vec<PathBuf> = jobs.into_iter().map(|(_, _, object)| object).collect();
         Ok(warnings.into_iter().flatten().collect::<String>() + &self.link(build, &all, library)?)
     }
 
@@ -115,7 +115,7 @@ impl Compiler {
     ///
     /// # Errors
     /// The linker's message.
-    pub fn link(&self, build: Build, objects: &[&Path], library: &Path) -> Result<String, String> {
+    pub fn link(&self, build: Build, objects: &[PathBuf], library: &Path) -> Result<String, String> {
         let mut link = self.command();
         link.args(["-shared", "-pthread", "-Wl,-Bsymbolic"])
             .args(build.flags()[2])
@@ -123,6 +123,22 @@ impl Compiler {
             .arg("-o")
             .arg(library);
         run(link)
+    }
+
+    /// Prepares a program to load a library of [`Build::Asan`]: libasan must be there from the start.
+    ///
+    /// # Errors
+    /// The compiler has no libasan (clang keeps it elsewhere).
+    pub fn preload_asan(&self, program: &mut Command) -> Result<(), String> {
+        let mut question = self.command();
+        let answer = question.arg("-print-file-name=libasan.so").output().map_err(|e| e.to_string())?;
+        let path = String::from_utf8_lossy(&answer.stdout).trim().to_string();
+        if !path.contains('/') {
+            return Err("the C++ compiler has no libasan.so".into());
+        }
+        // Rust's leaks are none of its business, and fibers are not on the stack that it follows.
+        program.env("LD_PRELOAD", path).env("ASAN_OPTIONS", "detect_leaks=0:detect_stack_use_after_return=0");
+        Ok(())
     }
 
     fn command(&self) -> Command {

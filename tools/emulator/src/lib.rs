@@ -6,6 +6,7 @@
 
 pub mod compile;
 mod library;
+pub mod seeded;
 
 use compile::Compiler;
 use library::{Library, RawConfig};
@@ -83,6 +84,11 @@ pub struct Matrix {
     pub swizzle: u32,
 }
 
+/// Environment variables that name libraries to use in place of the embedded ones: kernels with a bug, or a sanitizer.
+pub const PLAIN_VARIABLE: &str = "DIEM_EMULATOR_PLAIN";
+/// See [`PLAIN_VARIABLE`].
+pub const RACE_VARIABLE: &str = "DIEM_EMULATOR_RACE";
+
 /// Whether the race checker was built; it needs g++.
 pub const HAS_RACE_CHECKER: bool = !RACE_LIBRARY.is_empty();
 
@@ -90,7 +96,7 @@ const PLAIN_LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/plain.so"
 const RACE_LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/race.so"));
 
 impl Emulator {
-    /// An emulator of the embedded kernels.
+    /// An emulator of the embedded kernels, or of those that [`PLAIN_VARIABLE`] names.
     ///
     /// # Errors
     /// The library cannot be loaded, or `config.race` where the crate was built without g++.
@@ -100,9 +106,13 @@ impl Emulator {
         if config.race && !HAS_RACE_CHECKER {
             return Err("this build of the emulator has no race checker: it needs g++".into());
         }
+        let load = |variable, name, bytes| match std::env::var_os(variable) {
+            Some(path) => Library::open(Path::new(&path)),
+            None => Library::embedded(name, bytes),
+        };
         let library = match config.race {
-            false => PLAIN.get_or_init(|| Library::embedded(c"emulator-plain", PLAIN_LIBRARY)),
-            true => RACE.get_or_init(|| Library::embedded(c"emulator-race", RACE_LIBRARY)),
+            false => PLAIN.get_or_init(|| load(PLAIN_VARIABLE, c"emulator-plain", PLAIN_LIBRARY)),
+            true => RACE.get_or_init(|| load(RACE_VARIABLE, c"emulator-race", RACE_LIBRARY)),
         };
         Ok(Emulator { library: library.as_ref().map_err(Clone::clone)?, config })
     }

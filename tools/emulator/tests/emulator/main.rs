@@ -7,6 +7,7 @@ mod cases;
 mod device;
 mod errors;
 mod instructions;
+mod sanitizers;
 mod seeded_bugs;
 
 /// Correct kernels pass under every schedule, in the plain and the race build.
