@@ -1,5 +1,6 @@
 // What a convolution or linear layer does with its sums before they are stored: one functor each, on 8 channels of a pixel.
 #pragma once
+#include "silu.cuh"
 #include "vec.cuh"
 
 /// The arrays of an epilogue, those that it does not use null. T is the type of the layer's output.
@@ -61,11 +62,7 @@ template <class T> struct Silu {
     add_bias(v, e, o);
     float derivative[8];
 #pragma unroll
-    for (int i = 0; i < 8; i++) {
-      const float s = __fdividef(1.f, 1.f + __expf(-v[i])), y = v[i] * s;
-      derivative[i] = fmaf(y, 1.f - s, s);
-      v[i] = y;
-    }
+    for (int i = 0; i < 8; i++) v[i] = silu(v[i], derivative[i]);
     if (e.extra) store_channels(static_cast<T *>(e.extra) + o.at(), derivative, o);
   }
 };

@@ -21,6 +21,13 @@ template <class T, class F> static __device__ __forceinline__ void each_group(ui
   }
 }
 
+// All n elements of an array without rows; the last go one by one.
+template <class T, class F> static __device__ __forceinline__ void each_element(uint32_t n, F body) {
+  const uint32_t whole = n / kWide<T> * kWide<T>;
+  each_group<T>(kWide<T>, whole, body);
+  GRID_STRIDE(i, n - whole) body(Width<1>(), whole + i);
+}
+
 // The elements of one row, shared among the threads of a block of kRowThreads; a thread gets the same in every loop.
 template <class T, class F> static __device__ __forceinline__ void each_of_row(uint32_t row, F body) {
   if (row % kWide<T> == 0) {

@@ -33,6 +33,11 @@ impl Input {
         let stream = Stream::new(3, Purpose::Test).at(slot, 0);
         Self::new(shape, dtype, Reference::new().noise_normal(Shape::flat(shape.len()), stream, &[0]).iter().copied())
     }
+    /// One of its samples.
+    pub fn sample(&self, n: usize) -> Self {
+        let row = self.shape.row();
+        Self::new(self.shape.with_n(1), self.dtype, self.values[n * row..][..row].iter().copied())
+    }
     /// N(0, 1) in f32.
     pub fn f32(shape: Shape, slot: usize) -> Self {
         Self::normal(shape, Dtype::F32, slot)
@@ -76,6 +81,27 @@ pub fn agree(
         }
     }
     worst
+}
+
+/// Runs an op on a batch and on each of its samples alone: the bits must be the same. Inputs of one row are shared by the
+/// samples; outputs have a row for each.
+pub fn same_bits_alone(inputs: &[Input], cuda: impl Fn(&Cuda, &[CudaTensor]) -> Vec<CudaTensor>) {
+    let device = device(Config::default(), Dtype::F32);
+    let run = |inputs: &[Input]| {
+        let upload = |input: &Input| device.upload_as(input.shape, &input.values, input.dtype);
+        let found = cuda(&device, &inputs.iter().map(upload).collect::<Vec<_>>());
+        found.iter().map(|y| device.to_vec(y).expect("the emulator of the tests")).collect::<Vec<_>>()
+    };
+    let (all, batch) = (run(inputs), inputs[0].shape.n);
+    for n in 0..batch {
+        let alone: Vec<_> =
+            inputs.iter().map(|input| if input.shape.n == 1 { input.sample(0) } else { input.sample(n) }).collect();
+        for (i, (alone, all)) in run(&alone).iter().zip(&all).enumerate() {
+            let row = &all[n * alone.len()..][..alone.len()];
+            let same = alone.iter().zip(row).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "output {i} of sample {n} depends on the batch");
+        }
+    }
 }
 
 /// |found - expected| / |expected|; infinite when a value is not finite.

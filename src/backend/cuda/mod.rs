@@ -6,11 +6,13 @@
 //! Ops queue kernels and return at once. An error is kept, nothing is launched after it, and the next
 //! [`Backend::download`] or [`Backend::finish`] reports it.
 
+mod column_sums;
 pub mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulated;
 mod scalar;
 mod tensor;
+pub(crate) mod units;
 
 pub use driver::{Args, Launch};
 pub use scalar::{Scalar, Scalars, Word};

@@ -1,6 +1,7 @@
 //! Layer norm over the channels of each pixel, without parameters, after an optional modulation by the noise level.
 
 mod cpu;
+mod cuda;
 mod reference;
 
 use crate::backend::Backend;

@@ -1,5 +1,6 @@
 //! Concatenation of channels.
 
+mod cuda;
 mod host;
 
 use crate::backend::Backend;

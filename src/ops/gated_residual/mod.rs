@@ -1,6 +1,7 @@
 //! The end of a block: its branch is added with a gate, and the variance kept.
 
 mod cpu;
+mod cuda;
 mod reference;
 
 use super::channel_norm::Modulation;

@@ -1,8 +1,8 @@
 //! noise_embedding: one generic form for the host backends; angles and sums are f64 in both.
 
-use super::{NoiseEmbedding, frequencies};
+use super::{NoiseEmbedding, frequencies, log_sigma_gradient};
 use crate::backend::host::HostBackend;
-use crate::backend::{Array, Backend, Real, Shape};
+use crate::backend::{Backend, Real, Shape};
 
 impl<B: HostBackend> NoiseEmbedding for B {
     fn noise_embedding_forward(&self, log_sigma: &[f64], features: usize) -> Self::Tensor {
@@ -17,14 +17,7 @@ impl<B: HostBackend> NoiseEmbedding for B {
         e
     }
     fn noise_embedding_vjp(&self, log_sigma: &[f64], de: &Self::Tensor) -> crate::Result<Vec<f64>> {
-        let features = de.shape().c;
-        let row = |(n, log_sigma): (usize, &f64)| {
-            let (dsin, dcos) = de.row(n).split_at(features / 2);
-            let term = |((f, dsin), dcos): ((f64, &B::Elem), &B::Elem)| {
-                f * ((f * log_sigma).cos() * dsin.f64() - (f * log_sigma).sin() * dcos.f64())
-            };
-            frequencies(features).zip(dsin).zip(dcos).map(term).sum()
-        };
-        Ok(log_sigma.iter().enumerate().map(row).collect())
+        let row = |n| de.row(n).iter().map(|d| d.f64()).collect::<Vec<_>>();
+        Ok(log_sigma.iter().enumerate().map(|(n, log_sigma)| log_sigma_gradient(*log_sigma, &row(n))).collect())
     }
 }

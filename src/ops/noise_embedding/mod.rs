@@ -1,5 +1,6 @@
 //! Sinusoidal embedding of the noise level.
 
+mod cuda;
 mod host;
 
 use crate::backend::Backend;
@@ -22,4 +23,12 @@ pub trait NoiseEmbedding: Backend {
 pub fn frequencies(features: usize) -> impl Iterator<Item = f64> {
     let half = features / 2;
     (0..half).map(move |k| 1e-4f64.powf(k as f64 / (half.max(2) - 1) as f64))
+}
+
+/// d(ln σ) of one row, for `de` (F).
+fn log_sigma_gradient(log_sigma: f64, de: &[f64]) -> f64 {
+    let (dsin, dcos) = de.split_at(de.len() / 2);
+    let term =
+        |((f, dsin), dcos): ((f64, &f64), &f64)| f * ((f * log_sigma).cos() * dsin - (f * log_sigma).sin() * dcos);
+    frequencies(de.len()).zip(dsin).zip(dcos).map(term).sum()
 }

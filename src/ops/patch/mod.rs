@@ -1,5 +1,6 @@
 //! Patch folding: patch x patch pixels become channels. A permutation, so VJP and inverse are one.
 
+mod cuda;
 mod host;
 
 use crate::backend::Backend;

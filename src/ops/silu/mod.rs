@@ -1,6 +1,7 @@
 //! SiLU, x sigmoid(x) (Hendrycks and Gimpel, 2016).
 
 mod cpu;
+mod cuda;
 mod reference;
 
 use crate::backend::{Backend, Keep};

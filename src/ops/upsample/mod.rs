@@ -1,6 +1,7 @@
 //! Nearest upsampling by 2.
 
 mod cpu;
+mod cuda;
 mod reference;
 
 use crate::backend::Backend;
