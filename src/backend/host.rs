@@ -1,6 +1,6 @@
 //! Arrays in host memory, shared by the `reference` and `cpu` backends, and the pool that they come from.
 
-use super::{Array, Backend, MemoryStats, Real, Shape};
+use super::{Array, Backend, Capacity, MemoryStats, Real, Shape};
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -216,10 +216,9 @@ impl<B: HostBackend> Backend for B {
         }
         Ok(())
     }
-    fn copy(&self, x: &Self::Tensor) -> Self::Tensor {
-        let mut y = self.alloc(x.shape());
+    fn assign(&self, y: &mut Self::Tensor, x: &Self::Tensor) {
+        assert_eq!(y.shape(), x.shape(), "assign");
         y.copy_from_slice(x);
-        y
     }
     fn fill(&self, x: &mut Self::Tensor, value: f64) {
         x.fill(B::Elem::of(value));
@@ -230,4 +229,15 @@ impl<B: HostBackend> Backend for B {
     fn memory(&self) -> MemoryStats {
         self.pool().stats()
     }
+    fn capacity(&self) -> Capacity {
+        let available = available_memory().unwrap_or(4 << 30);
+        Capacity { samples: 16, bytes: available / 2, own: false }
+    }
+}
+
+/// Bytes that programs can still get without swapping (Linux).
+pub fn available_memory() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok().map(|kib| kib << 10)
 }

@@ -117,6 +117,17 @@ pub struct MemoryStats {
     pub fresh: usize,
 }
 
+/// How much a device does at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// More samples at a time than this do not make it faster, and an interruption costs a batch.
+    pub samples: usize,
+    /// Bytes that a run may still take.
+    pub bytes: usize,
+    /// Whether they are the device's own: then more is an error.
+    pub own: bool,
+}
+
 /// A device: arrays, and memory for them.
 ///
 /// Work may be queued: an op returns before it is done, and an error of the device is latched and reported by the next
@@ -137,8 +148,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// # Errors
     /// [`crate::Error::Device`] when the device has failed since the last check.
     fn download<T: Real>(&self, x: &Self::Tensor, host: &mut [T]) -> Result<()>;
-    /// A copy.
-    fn copy(&self, x: &Self::Tensor) -> Self::Tensor;
+    /// y ← x, of the same extents.
+    fn assign(&self, y: &mut Self::Tensor, x: &Self::Tensor);
     /// Sets every element.
     fn fill(&self, x: &mut Self::Tensor, value: f64);
     /// Waits for all queued work.
@@ -148,7 +159,35 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn finish(&self) -> Result<()>;
     /// What the pool has handed out.
     fn memory(&self) -> MemoryStats;
+    /// How much it does at a time.
+    fn capacity(&self) -> Capacity;
 
+    /// Does `step(0)`, .., `step(count - 1)` in this order; `done` is told after each how many are done.
+    ///
+    /// A device may record steps before it runs them, and replay what it has recorded. So a step must not read the
+    /// device, and what it leaves for the next must be in arrays that were there before the first.
+    ///
+    /// # Errors
+    /// The first error of a step; [`crate::Error::Device`] when the device has failed.
+    fn steps(
+        &self,
+        count: usize,
+        step: &mut dyn FnMut(usize) -> Result<()>,
+        done: &mut dyn FnMut(usize),
+    ) -> Result<()> {
+        one_by_one(0..count, step, done)
+    }
+    /// Whether [`Backend::steps`] records.
+    fn records(&self) -> bool {
+        false
+    }
+
+    /// A copy.
+    fn copy(&self, x: &Self::Tensor) -> Self::Tensor {
+        let mut y = self.alloc(x.shape());
+        self.assign(&mut y, x);
+        y
+    }
     /// An array of zeros.
     fn zeros(&self, shape: Shape) -> Self::Tensor {
         let mut x = self.alloc(shape);
@@ -164,6 +203,19 @@ pub trait Backend: Send + Sync + Sized + 'static {
         self.download(x, &mut host)?;
         Ok(host)
     }
+}
+
+/// [`Backend::steps`] without recording, for the steps of a range.
+pub(crate) fn one_by_one(
+    range: std::ops::Range<usize>,
+    step: &mut dyn FnMut(usize) -> Result<()>,
+    done: &mut dyn FnMut(usize),
+) -> Result<()> {
+    for i in range {
+        step(i)?;
+        done(i + 1);
+    }
+    Ok(())
 }
 
 /// How much of a forward pass is kept for what follows.

@@ -8,7 +8,7 @@ use crate::data::{Array, DType, Samples, npy};
 use crate::diffusion::Denoiser;
 use crate::diffusion::samplers::Sampler;
 use crate::ops::Ops;
-use crate::run::{PosteriorOf, batch_size};
+use crate::run::PosteriorOf;
 use crate::{Error, Result};
 use std::io::Write;
 use std::ops::Range;
@@ -110,7 +110,7 @@ impl<B: Ops> Call<'_, B> {
         let shape = self.x_t.shape;
         let size = match self.options.batch {
             BatchSize::Of(size) => size,
-            BatchSize::Auto => batch_size::LARGEST,
+            BatchSize::Auto => self.backend.capacity().samples,
         };
         let mut x_hat = vec![f32::NAN; shape.len()];
         let mut g = self.u.map(|_| x_hat.clone());

@@ -31,7 +31,7 @@ impl Args {
         say(out, format_args!("diem       {}", env!("CARGO_PKG_VERSION")))?;
         say(out, format_args!("device     {}", self.device.describe(&cpu)))?;
         say(out, format_args!("cuda       no: {NO_CUDA}"))?;
-        if let Some(bytes) = crate::run::batch_size::available() {
+        if let Some(bytes) = crate::backend::host::available_memory() {
             say(out, format_args!("memory     {:.1} GiB free", bytes as f64 / (1u64 << 30) as f64))?;
         }
         self.model.as_ref().map_or(Ok(()), |path| self.describe(&Checkpoint::open(path)?, out))?;

@@ -84,6 +84,10 @@ pub trait Estimator<B: Backend> {
     /// # Errors
     /// When the device has failed.
     fn estimate(&mut self, backend: &B, x_t: &B::Tensor, sigma: &[f64]) -> Result<B::Tensor>;
+    /// Whether an estimate reads the device, so that its steps cannot be recorded.
+    fn waits(&self) -> bool {
+        false
+    }
 }
 
 /// The denoiser itself: samples of the prior.

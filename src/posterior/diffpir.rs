@@ -45,6 +45,9 @@ impl<B: ConjugateGradient + Dplr + Vector, D: Denoiser<B>> Estimator<B> for Diff
         backend.row_axpy(&mut x_hat, 1.0, &per_sigma(backend, sigma, c), &s);
         Ok(x_hat)
     }
+    fn waits(&self) -> bool {
+        self.solver.krylov.waits()
+    }
 }
 
 impl<B: ConjugateGradient + Dplr + Vector, D: Denoiser<B>> Posterior<B> for Diffpir<'_, B, D> {

@@ -55,6 +55,9 @@ impl<B: ConjugateGradient + Vector, D: Denoiser<B>> Estimator<B> for Dps<'_, B, 
         backend.row_axpy(&mut x_hat, 1.0, &scalars(backend, &weights), &s);
         Ok(x_hat)
     }
+    fn waits(&self) -> bool {
+        true
+    }
 }
 
 impl<B: ConjugateGradient + Vector, D: Denoiser<B>> Posterior<B> for Dps<'_, B, D> {

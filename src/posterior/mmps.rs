@@ -65,6 +65,9 @@ impl<B: ConjugateGradient + Dplr + Vector, D: Denoiser<B>> Estimator<B> for Mmps
         backend.row_axpy(&mut x_hat, 1.0, &variance, &s);
         Ok(x_hat)
     }
+    fn waits(&self) -> bool {
+        self.solver.krylov.waits()
+    }
 }
 
 impl<B: ConjugateGradient + Dplr + Vector, D: Denoiser<B>> Posterior<B> for Mmps<'_, B, D> {

@@ -51,6 +51,9 @@ impl<B: ConjugateGradient + Vector, D: Denoiser<B>> Estimator<B> for Tmpd<'_, B,
         backend.row_axpy(&mut x_hat, 1.0, &variance, &s);
         Ok(x_hat)
     }
+    fn waits(&self) -> bool {
+        true
+    }
 }
 
 impl<B: ConjugateGradient + Vector, D: Denoiser<B>> Posterior<B> for Tmpd<'_, B, D> {

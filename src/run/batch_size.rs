@@ -1,15 +1,8 @@
 //! How many samples at a time: as many as help, within the memory that is there.
 
 use super::sampling::Sampling;
-use crate::Result;
 use crate::ops::Ops;
-
-/// More samples at a time than this do not make a CPU faster, and an interruption costs a batch.
-pub const LARGEST: usize = 16;
-/// Share of the free memory that a run may take.
-const SHARE: f64 = 0.5;
-/// Free memory where the system does not say it.
-const ASSUMED: usize = 4 << 30;
+use crate::{Error, Result};
 
 /// A batch size, and the memory that it will take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,19 +19,54 @@ pub struct Prediction {
 /// # Errors
 /// When the device has failed.
 pub fn automatic<B: Ops>(sampling: &Sampling<'_, B>, missing: usize) -> Result<Prediction> {
-    let weights = sampling.backend.memory().live;
-    sampling.probe()?;
-    let probed = sampling.backend.memory().peak;
-    let sample = probed.saturating_sub(weights).max(1); // activations and vectors of one sample
-    let budget = (available().unwrap_or(ASSUMED) as f64 * SHARE) as usize;
-    let largest = (budget / sample).clamp(1, LARGEST).min(missing.max(1));
+    let capacity = sampling.backend.capacity();
+    let need = Need::of(sampling)?;
+    let largest = need.fitting(capacity.bytes).clamp(1, capacity.samples).min(missing.max(1));
     let size = missing.div_ceil(missing.div_ceil(largest).max(1)).max(1);
-    Ok(Prediction { size, bytes: probed + if size > 1 { size * sample } else { 0 } })
+    Ok(Prediction { size, bytes: need.bytes(size) })
 }
 
-/// Bytes that programs can still get without swapping (Linux).
-pub fn available() -> Option<usize> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok().map(|kib| kib << 10)
+/// Checks that a batch of `size` samples fits a device that has its own memory.
+///
+/// # Errors
+/// When it does not fit: what it needs, and what would fit. When the device has failed.
+pub fn check<B: Ops>(sampling: &Sampling<'_, B>, size: usize) -> Result<()> {
+    let capacity = sampling.backend.capacity();
+    if !capacity.own || size == 1 {
+        return Ok(());
+    }
+    let need = Need::of(sampling)?;
+    let fitting = need.fitting(capacity.bytes);
+    if size <= fitting {
+        return Ok(());
+    }
+    let gib = |bytes: usize| bytes as f64 / (1u64 << 30) as f64;
+    let (needed, free) = (gib(size * need.sample), gib(capacity.bytes));
+    Err(Error::mismatch(
+        "--batch",
+        format!("at most {fitting}, for {free:.1} GiB"),
+        format!("{size}, which needs {needed:.1} GiB"),
+    ))
+}
+
+/// What a run takes, as one step with one sample shows.
+struct Need {
+    probed: usize, // bytes of the weights and of one sample
+    sample: usize, // bytes of one sample: activations and vectors
+}
+
+impl Need {
+    fn of<B: Ops>(sampling: &Sampling<'_, B>) -> Result<Self> {
+        let weights = sampling.backend.memory().live;
+        sampling.probe()?;
+        let probed = sampling.backend.memory().peak;
+        Ok(Self { probed, sample: probed.saturating_sub(weights).max(1) })
+    }
+    fn fitting(&self, bytes: usize) -> usize {
+        bytes / self.sample
+    }
+    /// At the peak of a batch, beside what the probe has left in the pool.
+    fn bytes(&self, size: usize) -> usize {
+        self.probed + if size > 1 { size * self.sample } else { 0 }
+    }
 }

@@ -12,6 +12,9 @@ use crate::posterior::Settings;
 use std::ops::Range;
 use std::time::Instant;
 
+/// Failed samples of a batch that are drawn again to find the layer.
+const DIAGNOSED: usize = 4;
+
 /// What determines every sample: the model, the process, the seed, and what was observed.
 pub struct Sampling<'a, B: Ops> {
     /// The device.
@@ -55,15 +58,29 @@ impl<B: Ops> Sampling<'_, B> {
     /// # Errors
     /// When the device has failed.
     pub fn draw(&self, range: Range<usize>, progress: &mut dyn FnMut(f64)) -> Result<Drawn> {
+        let watch = !self.backend.records();
+        let mut drawn = self.draw_batch(range, watch, progress)?;
+        if !watch {
+            // recorded steps cannot be looked into: a sample that failed is drawn once more, alone, to see where
+            for failure in drawn.batch.failures.iter_mut().take(DIAGNOSED) {
+                let alone = self.draw_batch(failure.sample..failure.sample + 1, true, &mut |_| ())?;
+                failure.layer = alone.batch.failures.into_iter().find_map(|failure| failure.layer);
+            }
+        }
+        Ok(drawn)
+    }
+
+    /// Samples number `range`; with `watch`, a failure names its layer.
+    fn draw_batch(&self, range: Range<usize>, watch: bool, progress: &mut dyn FnMut(f64)) -> Result<Drawn> {
         let start = Instant::now();
         let Some(PosteriorOf { observations, draws, settings, prior }) = self.posterior else {
-            let (x, failures) = self.drive(&mut Prior(self.model), range.clone(), progress)?;
+            let (x, failures) = self.drive(&mut Prior(self.model), range.clone(), watch, progress)?;
             return Ok(drawn(x, failures, 0, range.len(), start));
         };
         let index: Vec<usize> = range.clone().map(|k| k / draws).collect();
         let measurement = observations.bind(self.backend, &index, self.image)?;
         let mut estimator = settings.estimator(self.backend, self.model, &measurement, prior, self.plan)?;
-        let (x, failures) = self.drive(&mut *estimator, range.clone(), progress)?;
+        let (x, failures) = self.drive(&mut *estimator, range.clone(), watch, progress)?;
         let breakdowns = estimator.counts(self.backend)?.breakdowns.iter().sum();
         Ok(drawn(x, failures, breakdowns, range.len(), start))
     }
@@ -97,10 +114,11 @@ impl<B: Ops> Sampling<'_, B> {
         &self,
         estimator: &mut dyn Estimator<B>,
         range: Range<usize>,
+        watch: bool,
         progress: &mut dyn FnMut(f64),
     ) -> Result<(Vec<f32>, Vec<Failure>)> {
         let samples: Vec<u32> = range.map(|k| k as u32).collect();
-        let mut watched = Watched { estimator, model: self.model, layers: vec![None; samples.len()] };
+        let mut watched = Watched { estimator, watch, model: self.model, layers: vec![None; samples.len()] };
         let shape = self.image.with_n(samples.len());
         let mean = self.model.mean().map(|mean| self.backend.upload(self.image.with_n(1), mean));
         let x_1 = samplers::start(self.backend, self.plan, mean.as_ref(), shape, self.stream, &samples);
@@ -123,9 +141,10 @@ fn drawn(x: Vec<f32>, failures: Vec<Failure>, breakdowns: u64, samples: usize, s
     Drawn { x, batch: Batch { samples, seconds: start.elapsed().as_secs_f64(), breakdowns, failures } }
 }
 
-/// Passes calls on, and finds the layer in which a sample first stops being finite.
+/// Passes calls on, and with `watch` finds the layer in which a sample first stops being finite.
 struct Watched<'a, B: Ops> {
     estimator: &'a mut dyn Estimator<B>,
+    watch: bool,
     model: &'a Model<B>,
     layers: Vec<Option<String>>,
 }
@@ -133,6 +152,9 @@ struct Watched<'a, B: Ops> {
 impl<B: Ops> Estimator<B> for Watched<'_, B> {
     fn estimate(&mut self, backend: &B, x_t: &B::Tensor, sigma: &[f64]) -> Result<B::Tensor> {
         let x_hat = self.estimator.estimate(backend, x_t, sigma)?;
+        if !self.watch {
+            return Ok(x_hat);
+        }
         for (row, finite) in backend.rows_finite(&x_hat)?.into_iter().enumerate() {
             if !finite && self.layers[row].is_none() {
                 let x = backend.gather_rows(x_t, &[row]);
@@ -143,5 +165,8 @@ impl<B: Ops> Estimator<B> for Watched<'_, B> {
             }
         }
         Ok(x_hat)
+    }
+    fn waits(&self) -> bool {
+        self.watch || self.estimator.waits()
     }
 }

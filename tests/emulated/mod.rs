@@ -47,7 +47,7 @@ impl Input {
 /// A device with poisoned arrays that runs kernels as `config` says.
 pub fn device(config: Config, precision: Dtype) -> Cuda {
     let driver = Emulated::new(config).expect("the emulator of the tests");
-    Cuda::new(Arc::new(driver), Options { precision, poison: true })
+    Cuda::new(Arc::new(driver), Options { precision, record: false, poison: true })
 }
 
 /// Every policy with early and late asynchronous copies, in the plain and in the race build.

@@ -1,6 +1,7 @@
 //! The emulator as a device: the same kernels, compiled for the CPU.
 
 use super::driver::{Counters, Driver, Graph, Launch, Properties};
+use crate::backend::host::available_memory;
 use crate::{Error, Result};
 use diem_emulator::Emulator;
 pub use diem_emulator::{Config, HAS_RACE_CHECKER, Policy};
@@ -29,7 +30,7 @@ impl Emulated {
             arch: (9, 0),
             multiprocessors: 4,
             shared_memory: 227 << 10,
-            memory: crate::run::batch_size::available().unwrap_or(4 << 30),
+            memory: available_memory().unwrap_or(4 << 30),
         };
         Ok(Self { device: Arc::new(Device { emulator, counters: Mutex::default() }), properties })
     }
@@ -57,7 +58,7 @@ impl Driver for Emulated {
         &self.properties
     }
     fn free_memory(&self) -> Result<usize> {
-        Ok(crate::run::batch_size::available().unwrap_or(self.properties.memory))
+        Ok(available_memory().unwrap_or(self.properties.memory))
     }
     fn alloc(&self, bytes: usize) -> Result<u64> {
         self.device.count().allocations += 1;

@@ -7,9 +7,12 @@
 //! [`Backend::download`] or [`Backend::finish`] reports it.
 
 mod column_sums;
+pub mod cudarc;
 pub mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulated;
+pub mod kernels;
+mod record;
 mod scalar;
 mod tensor;
 pub(crate) mod units;
@@ -18,9 +21,10 @@ pub use driver::{Args, Launch};
 pub use scalar::{Scalar, Scalars, Word};
 pub use tensor::{CudaTensor, Dtype};
 
-use super::{Array, Backend, MemoryStats, Real, Shape};
+use super::{Array, Backend, Capacity, MemoryStats, Real, Shape};
 use crate::{Error, Result};
 use driver::Driver;
+use record::{Recorder, Slots};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tensor::Pool;
 
@@ -29,6 +33,8 @@ use tensor::Pool;
 pub struct Options {
     /// The type of a network's activations.
     pub precision: Dtype,
+    /// Run the steps of a sampler as graphs.
+    pub record: bool,
     /// Fill fresh arrays with NaN (tests).
     pub poison: bool,
 }
@@ -39,12 +45,21 @@ pub struct Cuda {
     pool: Arc<Pool>,
     options: Options,
     failure: Mutex<Option<String>>, // the first error since the last report
+    recorder: Recorder,
+    samples: Mutex<Option<(Vec<u32>, Arc<CudaTensor>)>>, // numbers of the batch's samples, the last that were asked for
 }
 
 impl Cuda {
     /// A backend on the device of `driver`.
     pub fn new(driver: Arc<dyn Driver>, options: Options) -> Self {
-        Self { pool: Pool::new(driver.clone()), driver, options, failure: Mutex::default() }
+        Self {
+            pool: Pool::new(driver.clone()),
+            driver,
+            options,
+            failure: Mutex::default(),
+            recorder: Recorder::default(),
+            samples: Mutex::default(),
+        }
     }
     /// The device.
     pub fn driver(&self) -> &dyn Driver {
@@ -59,7 +74,7 @@ impl Cuda {
     pub fn alloc_as(&self, shape: Shape, dtype: Dtype) -> CudaTensor {
         let bytes = (shape.len() * dtype.size()).next_multiple_of(4).max(4); // whole words, for copies and fills
         let memory = self.pool.take(bytes).or_else(|_| {
-            self.pool.trim()?;
+            self.trim()?;
             self.pool.take(bytes)
         });
         match memory {
@@ -95,6 +110,21 @@ impl Cuda {
     pub(crate) fn upload_words(&self, words: &[u32]) -> CudaTensor {
         self.upload_bytes(Shape::flat(words.len()), Dtype::F32, bytemuck::cast_slice(words))
     }
+    /// The global numbers of a batch's samples, for a kernel; every call of a batch gets the same array.
+    pub(crate) fn sample_numbers(&self, samples: &[u32]) -> Arc<CudaTensor> {
+        let mut last = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((numbers, array)) if numbers == samples => array.clone(),
+            _ if self.recorder.is_recording() => Arc::new(self.upload_words(samples)),
+            _ => {
+                *last = None; // so that the memory is at hand again
+                let bytes = bytemuck::cast_slice(samples);
+                let array = Arc::new(self.upload_now(Shape::flat(samples.len()), Dtype::F32, bytes));
+                *last = Some((samples.to_vec(), array.clone()));
+                array
+            }
+        }
+    }
     /// `x` in another type; a copy when it has that type.
     pub fn cast(&self, x: &CudaTensor, dtype: Dtype) -> CudaTensor {
         let y = self.alloc_as(x.shape(), dtype);
@@ -112,6 +142,7 @@ impl Cuda {
         if self.failure().is_some() || launch.grid.contains(&0) {
             return;
         }
+        let Some(launch) = self.recorder.take_in(launch) else { return };
         // SAFETY: ops pass addresses of arrays that they hold, of the extents that the kernel is told; a piece of memory
         // goes back to the pool, and from there to ops queued later, never to the driver while work is queued.
         if let Err(error) = unsafe { self.driver.launch(&launch) } {
@@ -120,6 +151,16 @@ impl Cuda {
     }
 
     fn upload_bytes(&self, shape: Shape, dtype: Dtype, bytes: &[u8]) -> CudaTensor {
+        match self.recorder.slots(bytes) {
+            Slots::None => self.upload_now(shape, dtype, bytes),
+            Slots::At(address) => CudaTensor::borrowed(shape, dtype, address),
+            Slots::Full => {
+                self.fail(record::FULL);
+                CudaTensor::borrowed(shape, dtype, 0)
+            }
+        }
+    }
+    fn upload_now(&self, shape: Shape, dtype: Dtype, bytes: &[u8]) -> CudaTensor {
         let x = self.alloc_as(shape, dtype);
         if !bytes.is_empty() && self.failure().is_none() {
             self.driver.upload(x.address(), bytes).unwrap_or_else(|error| self.fail(error));
@@ -163,6 +204,9 @@ impl Backend for Cuda {
     }
     fn download<T: Real>(&self, x: &CudaTensor, host: &mut [T]) -> Result<()> {
         assert_eq!(x.shape().len(), host.len(), "download of {:?}", x.shape());
+        if self.recorder.is_recording() {
+            self.fail("a recorded step does not read the device");
+        }
         self.report()?;
         let mut bytes = vec![0; x.bytes()];
         self.driver.download(x.address(), &mut bytes)?;
@@ -178,11 +222,27 @@ impl Backend for Cuda {
         }
         Ok(())
     }
-    fn copy(&self, x: &CudaTensor) -> CudaTensor {
-        let y = self.alloc_like(x);
+    fn assign(&self, y: &mut CudaTensor, x: &CudaTensor) {
+        assert_eq!((y.shape(), y.dtype()), (x.shape(), x.dtype()), "assign");
         let words = x.bytes().div_ceil(4);
-        self.launch(Launch::per_item("vector_copy_u32", words, Args::new().ptr(&y).ptr(x).arg(words as u32)));
+        let args = Args::new().ptr(y).ptr(x).arg(words as u32);
+        self.launch(Launch::per_item("vector_copy_u32", words.div_ceil(4), args));
+    }
+    fn copy(&self, x: &CudaTensor) -> CudaTensor {
+        let mut y = self.alloc_like(x);
+        self.assign(&mut y, x);
         y
+    }
+    fn steps(
+        &self,
+        count: usize,
+        step: &mut dyn FnMut(usize) -> Result<()>,
+        done: &mut dyn FnMut(usize),
+    ) -> Result<()> {
+        self.replay(count, step, done)
+    }
+    fn records(&self) -> bool {
+        self.options.record
     }
     fn fill(&self, x: &mut CudaTensor, value: f64) {
         let words = x.bytes().div_ceil(4);
@@ -198,6 +258,10 @@ impl Backend for Cuda {
     }
     fn memory(&self) -> MemoryStats {
         self.pool.stats()
+    }
+    fn capacity(&self) -> Capacity {
+        let free = self.driver.free_memory().unwrap_or(0);
+        Capacity { samples: 256, bytes: free / 10 * 9, own: true }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Numbers of the host that kernels are given: `kernels/scalar.cuh`.
 
+use super::record::{FULL, Slots};
 use super::{Cuda, CudaTensor};
 use crate::backend::{Backend, Shape};
 
@@ -37,11 +38,18 @@ impl Scalars {
 impl Cuda {
     /// A number that may change from step to step of a sampler.
     pub fn scalar(&self, value: f64) -> Scalar {
-        Scalar { at: 0, value: value as f32, stride: 0 }
+        let value = value as f32;
+        match self.slot(value.to_bits()) {
+            Some(at) => Scalar { at, value: 0.0, stride: 0 },
+            None => Scalar { at: 0, value, stride: 0 },
+        }
     }
     /// A word that may change from step to step of a sampler.
     pub fn word(&self, value: u32) -> Word {
-        Word { at: 0, value, pad: 0 }
+        match self.slot(value) {
+            Some(at) => Word { at, value: 0, pad: 0 },
+            None => Word { at: 0, value, pad: 0 },
+        }
     }
     /// One number that all rows share, or one for each of them.
     pub fn scalars(&self, values: &[f64]) -> Scalars {
@@ -50,6 +58,18 @@ impl Cuda {
             _ => {
                 let array = self.upload(Shape::rows(values.len(), 1), values);
                 Scalars { arg: Scalar { at: array.address(), value: 0.0, stride: 1 }, _array: Some(array) }
+            }
+        }
+    }
+
+    /// Where a recorded step will find the word.
+    fn slot(&self, word: u32) -> Option<u64> {
+        match self.recorder.slots(bytemuck::bytes_of(&word)) {
+            Slots::None => None,
+            Slots::At(address) => Some(address),
+            Slots::Full => {
+                self.fail(FULL);
+                None
             }
         }
     }

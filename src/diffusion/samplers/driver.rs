@@ -2,7 +2,7 @@
 
 use super::Plan;
 use crate::Result;
-use crate::backend::{Array, Backend, Shape};
+use crate::backend::{Array, Backend, Shape, one_by_one};
 use crate::diffusion::Estimator;
 use crate::ops::noise::{Purpose, Stream};
 use crate::ops::{Noise, Vector};
@@ -61,58 +61,66 @@ pub fn sample<B: Noise + Vector>(
     samples: &[u32],
     progress: &mut dyn FnMut(usize),
 ) -> Result<Draws<B>> {
-    let mut failures = Failures { step_of: vec![None; samples.len()] };
     let mut x = x_1;
-    let mut x_hat_prev: Option<B::Tensor> = None;
-    for (i, update) in plan.updates.iter().enumerate() {
-        let x_hat = estimator.estimate(backend, &x, &[update.sigma])?;
+    let mut failures = Failures::new(backend, samples.len());
+    let multistep = plan.updates.iter().any(|update| update.weights.x_hat_prev != 0.0);
+    let mut x_hat_prev = multistep.then(|| backend.zeros(x.shape()));
+    let waits = estimator.waits();
+    let mut step = |i: usize| {
+        let update = &plan.updates[i];
         let weights = update.weights;
+        let x_hat = estimator.estimate(backend, &x, &[update.sigma])?;
         let noise = (weights.noise != 0.0).then(|| backend.noise_normal(x.shape(), update.stream(run), samples));
         let terms = [
-            Some((weights.x, &x)),
             Some((weights.x_hat, &x_hat)),
             x_hat_prev.as_ref().filter(|_| weights.x_hat_prev != 0.0).map(|prev| (weights.x_hat_prev, prev)),
             noise.as_ref().map(|noise| (weights.noise, noise)),
         ];
-        x = backend.linear_combination(&terms.into_iter().flatten().collect::<Vec<_>>());
-        x_hat_prev = Some(x_hat);
-        failures.look(backend, &x, update.step)?;
-        progress(i + 1);
+        backend.linear_update(&mut x, weights.x, &terms.into_iter().flatten().collect::<Vec<_>>());
+        if let Some(prev) = &mut x_hat_prev {
+            backend.assign(prev, &x_hat);
+        }
+        failures.look(backend, &x, update.step);
+        Ok(())
+    };
+    if waits {
+        one_by_one(0..plan.updates.len(), &mut step, progress)?;
+    } else {
+        backend.steps(plan.updates.len(), &mut step, progress)?;
     }
     let x_0 = estimator.estimate(backend, &x, &[plan.sigma_end])?;
-    failures.look(backend, &x_0, plan.steps)?;
+    failures.look(backend, &x_0, plan.steps);
+    let draws = failures.draws(backend, x_0, samples)?;
     progress(plan.calls());
-    Ok(failures.draws(backend, x_0, samples))
+    Ok(draws)
 }
 
-/// Where each row of the batch was first seen not to be finite.
-struct Failures {
-    step_of: Vec<Option<usize>>,
+/// The step after which each row of the batch was first seen not to be finite, kept on the device.
+struct Failures<B: Backend> {
+    first: B::Tensor, // (N, 1, 1, 1), -1 where all is finite
 }
 
-impl Failures {
-    fn look<B: Vector>(&mut self, backend: &B, x: &B::Tensor, step: usize) -> Result<()> {
-        for (first, finite) in self.step_of.iter_mut().zip(backend.rows_finite(x)?) {
-            if !finite {
-                first.get_or_insert(step);
-            }
-        }
-        Ok(())
+impl<B: Vector> Failures<B> {
+    fn new(backend: &B, n: usize) -> Self {
+        let mut first = backend.alloc(Shape::rows(n, 1));
+        backend.fill(&mut first, -1.0);
+        Self { first }
     }
 
-    fn draws<B: Vector>(&self, backend: &B, x_0: B::Tensor, samples: &[u32]) -> Draws<B> {
-        let failures: Vec<Failure> = self
-            .step_of
-            .iter()
-            .zip(samples)
-            .filter_map(|(step, &sample)| step.map(|step| Failure { sample, step }))
-            .collect();
+    fn look(&mut self, backend: &B, x: &B::Tensor, step: usize) {
+        backend.note_nonfinite(&mut self.first, step, x);
+    }
+
+    fn draws(&self, backend: &B, x_0: B::Tensor, samples: &[u32]) -> Result<Draws<B>> {
+        let first = backend.to_vec(&self.first)?;
+        let failed = first.iter().zip(samples).filter(|(step, _)| **step >= 0.0);
+        let failures: Vec<_> = failed.map(|(step, &sample)| Failure { sample, step: *step as usize }).collect();
         if failures.is_empty() {
-            return Draws { x_0, failures };
+            return Ok(Draws { x_0, failures });
         }
         // an estimator may map what is not finite to what is: such a sample is no draw
-        let factor: Vec<f64> = self.step_of.iter().map(|step| if step.is_some() { f64::NAN } else { 1.0 }).collect();
+        let factor: Vec<f64> = first.iter().map(|step| if *step >= 0.0 { f64::NAN } else { 1.0 }).collect();
         let factor = backend.upload(Shape::rows(factor.len(), 1), &factor);
-        Draws { x_0: backend.row_scale(&x_0, &factor), failures }
+        Ok(Draws { x_0: backend.row_scale(&x_0, &factor), failures })
     }
 }

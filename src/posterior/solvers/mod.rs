@@ -22,6 +22,13 @@ pub enum Krylov {
     Bicgstab,
 }
 
+impl Krylov {
+    /// Whether an iteration reads the device.
+    pub fn waits(self) -> bool {
+        self != Self::Cg
+    }
+}
+
 /// A solver and when it stops.
 #[derive(Clone, Copy, PartialEq, Debug, serde::Serialize)]
 pub struct Solver {

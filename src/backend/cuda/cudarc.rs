@@ -1,0 +1,425 @@
+//! CUDA's driver API, loaded when the program runs: it starts without a GPU, and works with any driver that is new enough.
+
+use super::driver::{Counters, Driver, Graph, Launch, Properties};
+use super::kernels::{self, BUILD};
+use crate::{Error, Result};
+use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUfunction_attribute, CUresult};
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_int, c_uint, c_void};
+use std::ptr::{null, null_mut};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The oldest architecture that the kernels are written for.
+const OLDEST_ARCH: (u32, u32) = (8, 0);
+
+/// One GPU.
+pub struct Gpu {
+    context: Arc<Context>,
+    ordinal: usize,
+    properties: Properties,
+    functions: HashMap<&'static str, sys::CUfunction>,
+    modules: Vec<sys::CUmodule>,
+}
+
+/// A device's primary context, with the one queue of all work.
+struct Context {
+    device: sys::CUdevice,
+    raw: sys::CUcontext,
+    stream: sys::CUstream,
+    paces: [sys::CUevent; 2], // after the last graph, and after the one before
+    turn: AtomicUsize,
+    counters: Mutex<Counters>,
+}
+
+// SAFETY: CUDA's driver API may be called from any thread; every call makes the context current first.
+unsafe impl Send for Context {}
+// SAFETY: as above.
+unsafe impl Sync for Context {}
+// SAFETY: functions and modules are handles of the context, never changed after `open`.
+unsafe impl Send for Gpu {}
+// SAFETY: as above.
+unsafe impl Sync for Gpu {}
+
+/// Succeeds when CUDA has: every return code goes through here.
+fn check(result: CUresult, what: &str) -> Result<()> {
+    if result == CUresult::CUDA_SUCCESS {
+        return Ok(());
+    }
+    let mut text = null();
+    // SAFETY: the driver is loaded, since it has given a result; it writes a pointer to a constant string, or null.
+    let known = unsafe { sys::cuGetErrorString(result, &mut text) } == CUresult::CUDA_SUCCESS && !text.is_null();
+    // SAFETY: a constant string of the driver.
+    let text = if known { unsafe { CStr::from_ptr(text) }.to_string_lossy() } else { "unknown error".into() };
+    Err(Error::Device(format!("{what}: {text} ({result:?})")))
+}
+
+/// The number of GPUs.
+///
+/// # Errors
+/// In one line: no kernels in this build, no driver, a driver that is too old, or none that works.
+pub fn count() -> Result<usize> {
+    if let Some(why) = kernels::missing() {
+        return Err(Error::Unsupported(why));
+    }
+    // SAFETY: it only tries to open the library.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(Error::Unsupported("no NVIDIA driver (libcuda) is installed".to_owned()));
+    }
+    let (mut version, mut count) = (0, 0);
+    // SAFETY: the library is there; the pointers are to live numbers.
+    unsafe {
+        check(sys::cuDriverGetVersion(&mut version), "the driver's version")?;
+        let (major, minor) = (version / 1000, version % 1000 / 10);
+        if let Some(needed) = needed_version().filter(|needed| major < *needed) {
+            let found = format!("the NVIDIA driver is for CUDA {major}.{minor}");
+            return Err(Error::Unsupported(format!("{found}; these kernels need one for CUDA {needed}.0 or later")));
+        }
+        check(sys::cuInit(0), "the NVIDIA driver does not start")?;
+        check(sys::cuDeviceGetCount(&mut count), "the number of devices")?;
+    }
+    if count == 0 { Err(Error::Unsupported("no GPU is there".to_owned())) } else { Ok(count as usize) }
+}
+
+/// GPU number `ordinal` of [`count`], for people.
+///
+/// # Errors
+/// What the driver says.
+pub fn describe(ordinal: usize) -> Result<String> {
+    let mut device = 0;
+    // SAFETY: the driver has been started; the pointer is to a live number.
+    check(unsafe { sys::cuDeviceGet(&mut device, ordinal as c_int) }, "the device")?;
+    let Properties { name, arch: (major, minor), multiprocessors, memory, .. } = properties(device)?;
+    let gib = memory as f64 / (1u64 << 30) as f64;
+    Ok(format!("cuda:{ordinal}, {name}, compute capability {major}.{minor}, {multiprocessors} SMs, {gib:.1} GiB"))
+}
+
+/// The major version of CUDA that the kernels were compiled with.
+fn needed_version() -> Option<c_int> {
+    BUILD.nvcc.ok()?.strip_prefix("nvcc ")?.split('.').next()?.parse().ok()
+}
+
+impl Gpu {
+    /// GPU number `ordinal`, with all kernels loaded.
+    ///
+    /// # Errors
+    /// In one line: as of [`count`], or no such GPU, one that is too old, kernels that do not load.
+    pub fn open(ordinal: usize) -> Result<Self> {
+        let count = count()?;
+        if ordinal >= count {
+            return Err(Error::mismatch("--device", format!("a GPU number below {count}"), ordinal));
+        }
+        let mut device = 0;
+        // SAFETY: the driver has been started; the pointer is to a live number.
+        check(unsafe { sys::cuDeviceGet(&mut device, ordinal as c_int) }, "the device")?;
+        let properties = properties(device)?;
+        if properties.arch < OLDEST_ARCH {
+            let ((major, minor), name) = (properties.arch, &properties.name);
+            let found = format!("{name} has compute capability {major}.{minor}");
+            return Err(Error::Unsupported(format!("{found}; the kernels need 8.0 or later")));
+        }
+        let context = Arc::new(Context::new(device)?);
+        let mut gpu = Self { context, ordinal, properties, functions: HashMap::new(), modules: Vec::new() };
+        for module in BUILD.modules {
+            gpu.load(module)?;
+        }
+        Ok(gpu)
+    }
+
+    fn load(&mut self, module: &'static kernels::Module) -> Result<()> {
+        self.context.bind()?;
+        let mut handle = null_mut();
+        // SAFETY: the image is a fat binary, which says its own length, and lives as long as the program.
+        let loaded = unsafe { sys::cuModuleLoadData(&mut handle, module.image.as_ptr().cast()) };
+        let (major, minor) = self.properties.arch;
+        check(
+            loaded,
+            &format!("{}, compiled for {}, on compute capability {major}.{minor}", module.file, BUILD.archs),
+        )?;
+        self.modules.push(handle);
+        for &name in module.kernels {
+            let symbol = CString::new(name).expect("a name without zeros");
+            let mut function = null_mut();
+            // SAFETY: the module is loaded, the name ends with zero.
+            check(unsafe { sys::cuModuleGetFunction(&mut function, handle, symbol.as_ptr()) }, name)?;
+            let mut fixed = 0;
+            // SAFETY: the function is that of a loaded module. What a block may have beyond 48 KiB must be asked for.
+            unsafe {
+                use CUfunction_attribute::*;
+                check(sys::cuFuncGetAttribute(&mut fixed, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function), name)?;
+                let dynamic = self.properties.shared_memory as c_int - fixed;
+                let attribute = CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+                check(sys::cuFuncSetAttribute(function, attribute, dynamic), name)?;
+            }
+            self.functions.insert(name, function);
+        }
+        Ok(())
+    }
+
+    fn function(&self, kernel: &str) -> Result<sys::CUfunction> {
+        let unknown = || Error::Device(format!("no module has the kernel {kernel}"));
+        self.functions.get(kernel).copied().ok_or_else(unknown)
+    }
+}
+
+fn properties(device: sys::CUdevice) -> Result<Properties> {
+    let attribute = |attribute: Attribute| {
+        let mut value = 0;
+        // SAFETY: the device exists; the pointer is to a live number.
+        check(unsafe { sys::cuDeviceGetAttribute(&mut value, attribute, device) }, "a property of the device")?;
+        Ok::<u32, Error>(value as u32)
+    };
+    let (mut name, mut memory) = ([0; 256], 0);
+    // SAFETY: the name is written into at most 256 bytes and ended with zero.
+    let name = unsafe {
+        check(sys::cuDeviceGetName(name.as_mut_ptr(), name.len() as c_int, device), "the device's name")?;
+        check(sys::cuDeviceTotalMem_v2(&mut memory, device), "the device's memory")?;
+        CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned()
+    };
+    Ok(Properties {
+        name,
+        arch: (
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        ),
+        multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        shared_memory: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+        memory,
+    })
+}
+
+impl Context {
+    fn new(device: sys::CUdevice) -> Result<Self> {
+        let mut raw = null_mut();
+        // SAFETY: the device exists; handles are written to live variables, in the order in which they are needed.
+        check(unsafe { sys::cuDevicePrimaryCtxRetain(&mut raw, device) }, "the device's context")?;
+        let mut context = Self {
+            device,
+            raw,
+            stream: null_mut(),
+            paces: [null_mut(); 2],
+            turn: AtomicUsize::new(0),
+            counters: Mutex::default(),
+        };
+        context.bind()?;
+        let untimed = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as c_uint;
+        let own_queue = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as c_uint;
+        // SAFETY: the context is current.
+        unsafe {
+            check(sys::cuStreamCreate(&mut context.stream, own_queue), "a queue of the device")?;
+            for event in &mut context.paces {
+                check(sys::cuEventCreate(event, untimed), "an event of the device")?;
+            }
+        }
+        Ok(context)
+    }
+    fn bind(&self) -> Result<()> {
+        // SAFETY: the context is retained as long as `self` lives.
+        check(unsafe { sys::cuCtxSetCurrent(self.raw) }, "the device's context")
+    }
+    fn count(&self) -> MutexGuard<'_, Counters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn synchronize(&self) -> Result<()> {
+        self.count().synchronizations += 1;
+        self.bind()?;
+        // SAFETY: the stream is that of the context.
+        check(unsafe { sys::cuStreamSynchronize(self.stream) }, "the work of the device")
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        if self.bind().is_err() {
+            return; // a lost device: nothing can be given back
+        }
+        // SAFETY: the handles are the context's own, and unused from here on; a null handle is refused and harmless.
+        unsafe {
+            let _ = sys::cuStreamSynchronize(self.stream);
+            for event in self.paces.into_iter().filter(|event| !event.is_null()) {
+                let _ = sys::cuEventDestroy_v2(event);
+            }
+            if !self.stream.is_null() {
+                let _ = sys::cuStreamDestroy_v2(self.stream);
+            }
+            let _ = sys::cuDevicePrimaryCtxRelease_v2(self.device);
+        }
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        if self.context.synchronize().is_ok() {
+            for &module in &self.modules {
+                // SAFETY: nothing runs any more, and the functions go with `self`.
+                let _ = unsafe { sys::cuModuleUnload(module) };
+            }
+        }
+    }
+}
+
+/// The addresses of the arguments, as CUDA wants them; it copies from them during the call.
+fn parameters(launch: &Launch) -> Vec<*mut c_void> {
+    launch.args.bytes().map(|bytes| bytes.as_ptr().cast_mut().cast()).collect()
+}
+
+impl Driver for Gpu {
+    fn name(&self) -> String {
+        format!("cuda:{}", self.ordinal)
+    }
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+    fn free_memory(&self) -> Result<usize> {
+        self.context.bind()?;
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: the context is current; the pointers are to live numbers.
+        check(unsafe { sys::cuMemGetInfo_v2(&mut free, &mut total) }, "the free memory")?;
+        Ok(free)
+    }
+    fn alloc(&self, bytes: usize) -> Result<u64> {
+        self.context.count().allocations += 1;
+        self.context.bind()?;
+        let mut address = 0;
+        // SAFETY: the context is current; the pointer is to a live number.
+        let result = unsafe { sys::cuMemAlloc_v2(&mut address, bytes) };
+        if result == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+            let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
+            let (wanted, free, all) = (mib(bytes), mib(self.free_memory()?), mib(self.properties.memory));
+            return Err(Error::Device(format!(
+                "out of memory: {wanted:.1} MiB wanted, {free:.1} of {all:.0} MiB free"
+            )));
+        }
+        check(result, "memory of the device")?;
+        Ok(address)
+    }
+    fn free(&self, address: u64) -> Result<()> {
+        self.context.bind()?;
+        // SAFETY: the address is one that `alloc` gave; CUDA finishes queued work first.
+        check(unsafe { sys::cuMemFree_v2(address) }, "memory of the device")
+    }
+    fn upload(&self, address: u64, host: &[u8]) -> Result<()> {
+        self.context.bind()?;
+        let source: *const c_void = host.as_ptr().cast();
+        // SAFETY: the target is an array of at least this length; the source is borrowed until the copy is done.
+        check(
+            unsafe { sys::cuMemcpyHtoDAsync_v2(address, source, host.len(), self.context.stream) },
+            "a copy to the device",
+        )?;
+        self.context.synchronize()
+    }
+    fn download(&self, address: u64, host: &mut [u8]) -> Result<()> {
+        self.context.bind()?;
+        let target: *mut c_void = host.as_mut_ptr().cast();
+        // SAFETY: the source is an array of at least this length; the target is borrowed until the copy is done.
+        check(
+            unsafe { sys::cuMemcpyDtoHAsync_v2(target, address, host.len(), self.context.stream) },
+            "a copy from the device",
+        )?;
+        self.context.synchronize()
+    }
+    unsafe fn launch(&self, launch: &Launch) -> Result<()> {
+        self.context.count().launches += 1;
+        self.context.bind()?;
+        let function = self.function(launch.kernel)?;
+        let ([gx, gy, gz], [bx, by, bz], shared) = (launch.grid, launch.block, launch.shared);
+        let (mut args, stream) = (parameters(launch), self.context.stream);
+        // SAFETY: `args` are as many values as the kernel takes, alive during the call; the rest is the caller's promise.
+        let result = unsafe {
+            sys::cuLaunchKernel(function, gx, gy, gz, bx, by, bz, shared, stream, args.as_mut_ptr(), null_mut())
+        };
+        check(result, "launch")
+    }
+    fn graph(&self, launches: &[Launch]) -> Result<Box<dyn Graph>> {
+        self.context.bind()?;
+        let mut graph = null_mut();
+        // SAFETY: the context is current; the handle is written to a live variable.
+        check(unsafe { sys::cuGraphCreate(&mut graph, 0) }, "a graph")?;
+        let chain = self.chain(graph, launches);
+        // SAFETY: the graph is not used any more; what was made of it is independent.
+        let destroyed = check(unsafe { sys::cuGraphDestroy(graph) }, "a graph");
+        let chain = chain?;
+        destroyed?;
+        Ok(Box::new(chain))
+    }
+    fn pace(&self) -> Result<()> {
+        self.context.bind()?;
+        let turn = self.context.turn.fetch_xor(1, Ordering::Relaxed);
+        let [now, before] = [self.context.paces[turn], self.context.paces[1 - turn]];
+        // SAFETY: events and stream are the context's; an event that was never recorded counts as done.
+        unsafe {
+            check(sys::cuEventRecord(now, self.context.stream), "an event of the device")?;
+            check(sys::cuEventSynchronize(before), "the work of the device")
+        }
+    }
+    fn synchronize(&self) -> Result<()> {
+        self.context.synchronize()
+    }
+    fn counters(&self) -> Counters {
+        *self.context.count()
+    }
+}
+
+impl Gpu {
+    /// Adds each launch to `graph` behind the one before, and makes it ready.
+    fn chain(&self, graph: sys::CUgraph, launches: &[Launch]) -> Result<Chain> {
+        let mut last: Option<sys::CUgraphNode> = None;
+        for launch in launches {
+            let mut args = parameters(launch);
+            let params = sys::CUDA_KERNEL_NODE_PARAMS {
+                func: self.function(launch.kernel)?,
+                gridDimX: launch.grid[0],
+                gridDimY: launch.grid[1],
+                gridDimZ: launch.grid[2],
+                blockDimX: launch.block[0],
+                blockDimY: launch.block[1],
+                blockDimZ: launch.block[2],
+                sharedMemBytes: launch.shared,
+                kernelParams: args.as_mut_ptr(),
+                extra: null_mut(),
+                kern: null_mut(),
+                ctx: null_mut(),
+            };
+            let (mut node, before) = (null_mut(), last.as_ref().map_or(null(), |last| last as *const _));
+            // SAFETY: the graph is alive; the arguments are copied during the call.
+            let added =
+                unsafe { sys::cuGraphAddKernelNode_v2(&mut node, graph, before, usize::from(last.is_some()), &params) };
+            check(added, &launch.to_string())?;
+            last = Some(node);
+        }
+        let mut ready = null_mut();
+        // SAFETY: the graph is complete.
+        check(unsafe { sys::cuGraphInstantiateWithFlags(&mut ready, graph, 0) }, "a graph")?;
+        Ok(Chain { context: self.context.clone(), ready })
+    }
+}
+
+/// A graph that can be launched.
+struct Chain {
+    context: Arc<Context>,
+    ready: sys::CUgraphExec,
+}
+
+// SAFETY: the handle is only used while the context is current, in calls that CUDA allows from any thread; two launches
+// of one graph are queued one after the other.
+unsafe impl Send for Chain {}
+// SAFETY: as above.
+unsafe impl Sync for Chain {}
+
+impl Graph for Chain {
+    unsafe fn launch(&self) -> Result<()> {
+        self.context.count().graphs += 1;
+        self.context.bind()?;
+        // SAFETY: the graph is ready; its kernels' arguments are the caller's promise.
+        check(unsafe { sys::cuGraphLaunch(self.ready, self.context.stream) }, "launch of a graph")
+    }
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        if self.context.bind().is_ok() {
+            // SAFETY: the handle is not used any more; CUDA waits for what is running.
+            let _ = unsafe { sys::cuGraphExecDestroy(self.ready) };
+        }
+    }
+}
