@@ -40,7 +40,15 @@ PTX_FN void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
+
+// 2^x to 2 ulp, denormals as zero: one instruction.
+PTX_FN float exp2_approx(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 #else
+inline float exp2_approx(float x) { return exp2f(x); }
 uint32_t smem_u32(const void *p);
 void bar_sync(uint32_t id, uint32_t threads);
 void bar_arrive(uint32_t id, uint32_t threads);

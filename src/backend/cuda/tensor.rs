@@ -115,23 +115,38 @@ impl Drop for Pool {
     }
 }
 
+/// Memory that goes back to its pool with the last array that uses it.
+struct Owner {
+    memory: Memory,
+    pool: Arc<Pool>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.pool.give(self.memory);
+    }
+}
+
 /// An array in device memory.
 pub struct CudaTensor {
     shape: Shape,
     dtype: Dtype,
-    memory: Memory,
-    pool: Option<Arc<Pool>>, // that the memory goes back to
+    address: u64,
+    owner: Option<Arc<Owner>>,
 }
 
 impl CudaTensor {
     /// All of `memory`, which comes from `pool`.
     pub(super) fn new(shape: Shape, dtype: Dtype, memory: Memory, pool: Arc<Pool>) -> Self {
-        Self { shape, dtype, memory, pool: Some(pool) }
+        Self { shape, dtype, address: memory.address, owner: Some(Arc::new(Owner { memory, pool })) }
     }
     /// Memory at `address` that outlives the array.
     pub(super) fn borrowed(shape: Shape, dtype: Dtype, address: u64) -> Self {
-        let memory = Memory { address, bytes: shape.len() * dtype.size(), serial: 0 };
-        Self { shape, dtype, memory, pool: None }
+        Self { shape, dtype, address, owner: None }
+    }
+    /// The same memory under a second name, for as long as neither is written.
+    pub(crate) fn share(&self) -> Self {
+        Self { shape: self.shape, dtype: self.dtype, address: self.address, owner: self.owner.clone() }
     }
     /// The type of its elements.
     pub fn dtype(&self) -> Dtype {
@@ -139,7 +154,7 @@ impl CudaTensor {
     }
     /// Where it is on the device; its first element is aligned to 16 bytes.
     pub fn address(&self) -> u64 {
-        self.memory.address
+        self.address
     }
     /// Bytes of its elements.
     pub fn bytes(&self) -> usize {
@@ -155,13 +170,5 @@ impl Array for CudaTensor {
         assert_eq!(self.shape.len(), shape.len(), "reshape {:?} to {shape:?}", self.shape);
         self.shape = shape;
         self
-    }
-}
-
-impl Drop for CudaTensor {
-    fn drop(&mut self) {
-        if let Some(pool) = &self.pool {
-            pool.give(self.memory);
-        }
     }
 }
