@@ -259,7 +259,7 @@ impl Case for Join {
         let full = Shape::new(self.x.n, 2 * self.x.h, 2 * self.x.w, c1 + c2);
         let spec = Conv2dSpec { c_in: c1 + c2, c_out: self.c_out, stride: 1 };
         let w = flat(b, 1, 9 * spec.c_in * spec.c_out, 1.0 / (9.0 * spec.c_in as f64).sqrt());
-        let k = b.conv2d(spec, &w, &flat(b, 2, spec.c_out, 0.5), full, true);
+        let k = b.merge(spec, c1, &w, &flat(b, 2, spec.c_out, 0.5), full, true);
         let x = input(b, 3, self.x, &samples);
         let skip = input(b, 4, full.with_c(c2), &samples);
         let dy = input(b, 5, full.with_c(self.c_out), &samples);

@@ -4,7 +4,7 @@ use super::params::{Grads, Layout, ParamId};
 use crate::backend::{Backend, Keep, Shape};
 use crate::ops::channel_norm::Modulation;
 use crate::ops::conv2d::Conv2dSpec;
-use crate::ops::{Concat, Conv2d, GatedResidual, Linear, Silu, Vector};
+use crate::ops::{Concat, Conv2d, GatedResidual, Linear, Merge, Silu, Vector};
 use std::borrow::Borrow;
 
 /// Builds layers from named parameters. Each is asked for once and can be dropped when its layer is packed.
@@ -30,6 +30,17 @@ impl<B: Backend, F: Fn(ParamId) -> T, T: Borrow<B::Tensor>> Builder<'_, B, F> {
         let (w, b) = self.ids(&name);
         let spec = Conv2dSpec { c_in: x.c, c_out: self.layout[b].len(), stride };
         let k = self.backend.conv2d(spec, (self.values)(w).borrow(), (self.values)(b).borrow(), x, self.vjp);
+        ConvLayer { name, spec, k, w, b }
+    }
+
+    /// The layer `name`, which merges `c1` channels from below with those of the skip; `x` has both.
+    pub fn merge(&self, name: String, x: Shape, c1: usize) -> ConvLayer<B>
+    where
+        B: Merge,
+    {
+        let (w, b) = self.ids(&name);
+        let spec = Conv2dSpec { c_in: x.c, c_out: self.layout[b].len(), stride: 1 };
+        let k = self.backend.merge(spec, c1, (self.values)(w).borrow(), (self.values)(b).borrow(), x, self.vjp);
         ConvLayer { name, spec, k, w, b }
     }
 

@@ -106,7 +106,7 @@ impl<B: Ops> UNet<B> {
         });
         let down = down.collect();
         let up = (0..c.len()).map(|i| {
-            let merge = |i| builder.convolution(format!("up.{i}.merge"), extents(i).with_c(c[i + 1] + c[i]), 1);
+            let merge = |i| builder.merge(format!("up.{i}.merge"), extents(i).with_c(c[i + 1] + c[i]), c[i + 1]);
             level("up", i, (i + 1 < c.len()).then(|| merge(i)))
         });
         let up = up.collect();
