@@ -70,11 +70,14 @@ template <class T, int BM, int THREADS, Source SOURCE> struct Pixels {
     wrap(phase);
     locate(phase);
   }
+  static __device__ __forceinline__ const Window &window(const Phase &phase, int part) {
+    return phase.in[PARTS == 1 ? 0 : part];
+  }
   /// Carries channels beyond the window's last into the next tap; past the last tap of the last window r is kh.
   __device__ __forceinline__ bool wrap(const Phase &phase) {
     bool moved = false;
-    while (c >= phase.in[part].c && r < phase.in[part].kh) {
-      const Window &in = phase.in[part];
+    while (c >= window(phase, part).c && r < window(phase, part).kh) {
+      const Window &in = window(phase, part);
       c -= in.c;
       moved = true;
       if (++s == in.kw) s = 0, r++;
@@ -84,7 +87,7 @@ template <class T, int BM, int THREADS, Source SOURCE> struct Pixels {
   }
   /// Finds the pixels of the present tap.
   __device__ __forceinline__ void locate(const Phase &phase) {
-    const Window &in = phase.in[part];
+    const Window &in = window(phase, part);
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
       const int y = p[i] * in.stride + in.i0 + r, x = q[i] * in.stride + in.j0 + s;
@@ -93,7 +96,7 @@ template <class T, int BM, int THREADS, Source SOURCE> struct Pixels {
     }
   }
   __device__ __forceinline__ void copy(const Phase &phase, unsigned char *stage) {
-    const T *x = static_cast<const T *>(phase.in[part].x);
+    const T *x = static_cast<const T *>(window(phase, part).x);
     unsigned char *to = stage + swizzled(threadIdx.x / 4, threadIdx.x % 4);
     if constexpr (SOURCE == GATHERED) {
       T chunk[ROWS][CHUNK];

@@ -1,6 +1,7 @@
 //! Where the decoder takes in the encoder's features (coarse op): upsampling, concatenation, convolution.
 
 mod cpu;
+mod cuda;
 mod reference;
 
 use super::conv2d::Conv2dSpec;

@@ -1,6 +1,7 @@
 //! The residual block of the U-Net (coarse op): norm and modulation, convolution, SiLU, convolution, gated residual.
 
 mod cpu;
+mod cuda;
 mod reference;
 
 use super::channel_norm::Modulation;
