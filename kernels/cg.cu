@@ -1,29 +1,21 @@
 // The folded conjugate gradient iteration (src/ops/cg), one system per sample, one block per sample.
 //
-//   cg_start   p = r; s = 0; rr = rr_start = <r, r>; status = running, or converged where rr = 0
-//   cg_update  of each running sample, with g and q = (Sigma_y + sigma^2 A J^T A^T) p given:
-//              alpha = rr / <p, q>; s += alpha g; r -= alpha q; beta = <r, r>' / rr; p = r + beta p; rr = <r, r>'
-//   cg_tally   tally[n][status_n] += 1
+//   cg_start          p = r; s = 0; rr = rr_start = <r, r>; status = running, or converged where rr = 0
+//   cg_update         of each running sample, with g = J^T A^T p and q = (Sigma_y + sigma^2 A J^T A^T) p given:
+//                     alpha = rr / <p, q>; s += alpha g; r -= alpha q; beta = <r, r>' / rr; p = r + beta p; rr = <r, r>'
+//   cg_update_masked  the same for A = mask: q = cov_y p + variance mask g is made where it is needed, never stored
+//   cg_tally          tally[n][status_n] += 1
 //
 // A sample that does not run keeps all its bits; one whose <p, q> is not positive and finite stops as a breakdown.
-// Shapes: r, p, q (N, M), s, g (N, D), rr, rr_start, status (N), tally (N, 3).
+// Shapes: r, p, q (N, M), s, g (N, D), rr, rr_start, status (N), tally (N, 3); mask (1 or N, H W), M = D = H W C; cov_y and
+// variance (1) or (N).
 // Launch: N blocks of 256 threads. Scalars and dots are f64, summed in an order that depends on M alone.
-// Bytes of cg_update: p, q, r, s, g read once from memory (p, q and r once more, from the cache), p, r, s written.
+// Bytes of cg_update: p, q, r, s, g read once from memory (p, q and r once more, from the cache), p, r, s written; of
+// cg_update_masked: all but q.
 #include "rows.cuh"
 #include "scalar.cuh"
 
 enum Status { kRunning, kConverged, kBreakdown, kStatuses };
-
-// y += a x over one row.
-static __device__ __forceinline__ void axpy(float *y, double a, const float *x, uint32_t row) {
-  each_of_row<float>(row, [=](auto width, uint32_t i) {
-    float sum[W], term[W];
-    load(sum, y + i);
-    load(term, x + i);
-    for (int j = 0; j < W; j++) sum[j] = (float)(sum[j] + a * term[j]);
-    store(y + i, sum);
-  });
-}
 
 extern "C" __global__ void __launch_bounds__(kRowThreads)
 cg_start_f32(float *p, float *s, float *rr, float *rr_start, float *status, const float *r, uint32_t measured,
@@ -48,39 +40,104 @@ cg_start_f32(float *p, float *s, float *rr, float *rr_start, float *status, cons
 }
 KERNEL_ENTRY(cg_start_f32)
 
-extern "C" __global__ void __launch_bounds__(kRowThreads, 4)
-cg_update_f32(float *r, float *p, float *s, float *rr, const float *rr_start, float *status, const float *g,
-              const float *q, float rtol2, uint32_t measured, uint32_t image) {
-  SHARED(double, scratch, [kRowThreads / 32]);
-  const uint32_t n = blockIdx.x;
-  if (status[n] != (float)kRunning) return;
-  r += (size_t)n * measured, p += (size_t)n * measured, q += (size_t)n * measured;
-  s += (size_t)n * image, g += (size_t)n * image;
-  const double rr_n = rr[n];
+// What one sample's iteration works on.
+struct Solve {
+  float *r, *p, *s;       // (M), (M), (D)
+  float *rr, *status;     // one number each
+  const float *rr_start;
+  const float *g;         // (D)
+  double rtol2;
+  uint32_t measured, image; // M, D
+};
 
-  const double pq = row_dot(p, q, measured, scratch);
-  const double alpha = rr_n / pq;
+// The arguments of one sample, out of those of the batch.
+static __device__ __forceinline__ Solve sample(float *r, float *p, float *s, float *rr, const float *rr_start,
+                                               float *status, const float *g, float rtol2, uint32_t measured,
+                                               uint32_t image) {
+  const size_t n = blockIdx.x, y = n * measured, x = n * image;
+  return {r + y, p + y, s + x, rr + n, status + n, rr_start + n, g + x, rtol2, measured, image};
+}
+
+// One iteration; q(i, p) gives the elements of q from i on, with p those of p.
+template <class Q> static __device__ __forceinline__ void update(const Solve &at, Q q, double *scratch) {
+  if (*at.status != (float)kRunning) return;
+  const double rr = *at.rr;
+  double pq = 0;
+  each_of_row<float>(at.measured, [&](auto width, uint32_t i) {
+    float p[W], product[W];
+    load(p, at.p + i);
+    q(product, i, p);
+    for (int j = 0; j < W; j++) pq += (double)p[j] * (double)product[j];
+  });
+  pq = block_sum(pq, scratch);
+  const double alpha = rr / pq;
   if (!(pq > 0 && pq <= 1.7976931348623157e308 && fabs(alpha) <= 3.4028234663852886e38)) { // not finite in f32 either
-    if (threadIdx.x == 0) status[n] = kBreakdown;
+    if (threadIdx.x == 0) *at.status = kBreakdown;
     return;
   }
-  axpy(s, alpha, g, image);
-  axpy(r, -alpha, q, measured);
-  const double rr_next = row_dot(r, r, measured, scratch); // a thread reads what it has written itself
-  const double beta = rr_next / rr_n;
-  each_of_row<float>(measured, [=](auto width, uint32_t i) {
-    float residual[W], direction[W];
-    load(residual, r + i);
-    load(direction, p + i);
-    for (int j = 0; j < W; j++) direction[j] = (float)(residual[j] + beta * direction[j]);
-    store(p + i, direction);
+  each_of_row<float>(at.image, [&](auto width, uint32_t i) {
+    float s[W], g[W];
+    load(s, at.s + i);
+    load(g, at.g + i);
+    for (int j = 0; j < W; j++) s[j] = (float)(s[j] + alpha * g[j]);
+    store(at.s + i, s);
+  });
+  double rr_next = 0;
+  each_of_row<float>(at.measured, [&](auto width, uint32_t i) {
+    float r[W], p[W], product[W];
+    load(r, at.r + i);
+    load(p, at.p + i);
+    q(product, i, p);
+    for (int j = 0; j < W; j++) {
+      r[j] = (float)(r[j] - alpha * product[j]);
+      rr_next += (double)r[j] * (double)r[j];
+    }
+    store(at.r + i, r);
+  });
+  rr_next = block_sum(rr_next, scratch);
+  const double beta = rr_next / rr;
+  each_of_row<float>(at.measured, [&](auto width, uint32_t i) { // a thread reads the r that it has written itself
+    float r[W], p[W];
+    load(r, at.r + i);
+    load(p, at.p + i);
+    for (int j = 0; j < W; j++) p[j] = (float)(r[j] + beta * p[j]);
+    store(at.p + i, p);
   });
   if (threadIdx.x == 0) {
-    rr[n] = (float)rr_next;
-    if (rr_next <= (double)rtol2 * (double)rr_start[n]) status[n] = kConverged;
+    *at.rr = (float)rr_next;
+    if (rr_next <= at.rtol2 * (double)*at.rr_start) *at.status = kConverged;
   }
 }
+
+extern "C" __global__ void __launch_bounds__(kRowThreads, 4)
+cg_update_f32(float *r, float *p, float *s, float *rr, const float *rr_start, float *status, const float *g,
+              float rtol2, uint32_t measured, uint32_t image, const float *q) {
+  SHARED(double, scratch, [kRowThreads / 32]);
+  q += (size_t)blockIdx.x * measured;
+  update(sample(r, p, s, rr, rr_start, status, g, rtol2, measured, image),
+         [q](auto &product, uint32_t i, const auto &) { load(product, q + i); }, scratch);
+}
 KERNEL_ENTRY(cg_update_f32)
+
+extern "C" __global__ void __launch_bounds__(kRowThreads, 4)
+cg_update_masked_f32(float *r, float *p, float *s, float *rr, const float *rr_start, float *status, const float *g,
+                     float rtol2, uint32_t measured, uint32_t image, const float *mask, uint32_t mask_rows, uint32_t c,
+                     const float *cov_y, uint32_t cov_y_rows, const float *variance, uint32_t variance_rows) {
+  SHARED(double, scratch, [kRowThreads / 32]);
+  const uint32_t n = blockIdx.x;
+  const float cov_y_n = cov_y[cov_y_rows == 1 ? 0 : n], variance_n = variance[variance_rows == 1 ? 0 : n];
+  mask += mask_rows == 1 ? 0 : (size_t)n * (measured / c);
+  const Solve at = sample(r, p, s, rr, rr_start, status, g, rtol2, measured, image);
+  update(at, [=](auto &product, uint32_t i, const auto &direction) {
+    constexpr int width = sizeof(product) / sizeof(float);
+    load(product, at.g + i);
+    for (int j = 0; j < width; j++) {
+      const float seen = mask[(i + j) / c] == 0.f ? 0.f : variance_n * product[j];
+      product[j] = fmaf(cov_y_n, direction[j], seen);
+    }
+  }, scratch);
+}
+KERNEL_ENTRY(cg_update_masked_f32)
 
 extern "C" __global__ void cg_tally_f32(float *tally, const float *status, uint32_t n) {
   GRID_STRIDE(i, n) tally[i * kStatuses + (uint32_t)status[i]] += 1.f;

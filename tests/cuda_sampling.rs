@@ -5,7 +5,8 @@ mod emulated;
 
 use diem::backend::cpu::{Cpu, Options};
 use diem::backend::cuda::Dtype;
-use diem::backend::{Backend, Shape};
+use diem::backend::{Array, Backend, Shape};
+use diem::ops::cg::MaskedSystem;
 use diem::ops::noise::{Purpose, Stream};
 use diem::ops::{ConjugateGradient, Dense, Dplr, Mask, Noise, Precondition};
 use emulated::{Input, agree, device, schedules};
@@ -134,6 +135,40 @@ fn conjugate_gradient_iterations() {
     let inputs = [Input::new(measured, Dtype::F32, r.clone()), Input::f32(image, 2), q(0), Input::f32(image, 3), q(1)];
     // <r, r> after an update that cancels most of r keeps the absolute rounding error of r's elements
     agree(&inputs, Dtype::F32, 1e-6, run, run);
+}
+
+#[test]
+fn the_mask_is_part_of_the_iteration() {
+    /// Two iterations with g = p + z / 2: <p, q> is positive, and r shrinks to a third at most.
+    fn run<B: ConjugateGradient>(b: &B, x: &[B::Tensor]) -> Vec<B::Tensor> {
+        let [r, z, own @ .., shared_mask, shared_cov_y, shared_variance] = x else { panic!("inputs") };
+        let own = MaskedSystem { mask: &own[0], cov_y: &own[1], variance: &own[2] };
+        let shared = MaskedSystem { mask: shared_mask, cov_y: shared_cov_y, variance: shared_variance };
+        let solve = |system: MaskedSystem<B>| {
+            let mut state = b.cg_start(b.mask_apply(system.mask, r), x[1].shape());
+            for _ in 0..2 {
+                let g = b.linear_combination(&[(1.0, &state.p), (0.5, z)]);
+                b.cg_update_masked(&mut state, &g, &system, 1e-3);
+            }
+            [state.r, state.p, state.s, state.rr, state.status]
+        };
+        solve(own).into_iter().chain(solve(shared)).collect()
+    }
+    for shape in SHAPES {
+        let mask = |n: usize, slot: usize| {
+            let shape = Shape { n, c: 1, ..shape };
+            Input::new(shape, Dtype::F32, Input::f32(shape, slot).values.into_iter().map(|z| f64::from(z > 0.0)))
+        };
+        let numbers = |values: &[f64]| Input::new(Shape::rows(values.len(), 1), Dtype::F32, values.iter().copied());
+        let own = [mask(3, 2), numbers(&[0.1, 0.2, 0.3]), numbers(&[2.0, 1.0, 0.5])];
+        let inputs: Vec<_> = [Input::f32(shape, 0), Input::f32(shape, 1)]
+            .into_iter()
+            .chain(own)
+            .chain([mask(1, 3), numbers(&[0.2]), numbers(&[1.5])])
+            .collect();
+        // r cancels to a tenth in two iterations: ten times a few roundings
+        agree(&inputs, Dtype::F32, 1e-5, run, run);
+    }
 }
 
 #[test]

@@ -27,6 +27,9 @@ impl<T: Array> PixelMask<T> {
 }
 
 impl<B: Mask + Vector> Operator<B> for PixelMask<B::Tensor> {
+    fn pixel_mask(&self) -> Option<&B::Tensor> {
+        Some(&self.mask)
+    }
     fn forward(&self, backend: &B, x: &B::Tensor) -> B::Tensor {
         backend.mask_apply(&self.mask, x)
     }

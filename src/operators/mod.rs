@@ -8,6 +8,7 @@ pub use mask::PixelMask;
 
 use crate::backend::{Array, Backend, Shape};
 use crate::ops::Vector;
+use crate::ops::cg::MaskedSystem;
 use crate::{Error, Result};
 
 /// A linear map from images to measurements, and its exact adjoint, for the samples of one batch.
@@ -21,6 +22,10 @@ pub trait Operator<B: Backend>: Send + Sync {
     /// # Errors
     /// When its own arrays are neither for one sample, which then stands for all, nor for `n`.
     fn measured(&self, n: usize) -> Result<Shape>;
+    /// The mask, where A is nothing but one: some solvers do without A then.
+    fn pixel_mask(&self) -> Option<&B::Tensor> {
+        None
+    }
     /// `y` with 0 wherever A measures nothing, whatever `y` is there.
     fn restrict(&self, backend: &B, y: &B::Tensor) -> B::Tensor {
         backend.copy(y)
@@ -71,6 +76,11 @@ impl<B: Vector> Measurement<B> {
             variance: gather_or_share(backend, &self.variance, index),
             operator: self.operator.gather(backend, index),
         }
+    }
+    /// The system (Σ_y + A V Aᵀ) v where A is a pixel mask and V a matrix times `variance`.
+    pub fn masked<'a>(&'a self, variance: &'a B::Tensor) -> Option<MaskedSystem<'a, B>> {
+        let mask = self.operator.pixel_mask()?;
+        Some(MaskedSystem { mask, cov_y: &self.variance, variance })
     }
     /// (Σ_y + A V Aᵀ) p, given w = V Aᵀ p.
     pub fn covariance_product(&self, backend: &B, p: &B::Tensor, w: &B::Tensor) -> B::Tensor {

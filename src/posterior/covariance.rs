@@ -1,7 +1,7 @@
 //! What stands for V\[x | x_t\] in the measurement's system Σ_y + A V Aᵀ.
 
 use super::linearization::per_sigma;
-use super::solvers::{Solution, Solver};
+use super::solvers::{Solution, Solver, System};
 use crate::Result;
 use crate::backend::{Backend, Shape};
 use crate::diffusion::gaussian::{DplrMatrix, Gaussian};
@@ -72,10 +72,14 @@ impl<B: Backend> Heuristic<B> {
     where
         B: ConjugateGradient + Dplr + Vector,
     {
-        solver.solve(backend, residual, image, |p| {
-            let u = measurement.operator.adjoint(backend, p);
-            let q = measurement.covariance_product(backend, p, &self.apply(backend, &u));
-            (u, q)
-        })
+        let system = System {
+            g: |p: &B::Tensor| measurement.operator.adjoint(backend, p),
+            q: |p: &B::Tensor, u: &B::Tensor| measurement.covariance_product(backend, p, &self.apply(backend, u)),
+            masked: match self {
+                Self::Isotropic(c) => measurement.masked(c),
+                Self::Dplr(_) => None,
+            },
+        };
+        solver.solve(backend, residual, image, system)
     }
 }

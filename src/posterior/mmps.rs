@@ -2,7 +2,7 @@
 
 use super::counts::Counter;
 use super::linearization::{Linearization, per_sigma};
-use super::solvers::{Solution, Solver};
+use super::solvers::{Solution, Solver, System};
 use super::{Counts, Covariance, Posterior};
 use crate::Result;
 use crate::backend::{Array, Backend};
@@ -49,11 +49,16 @@ impl<B: ConjugateGradient + Dplr + Vector, D: Denoiser<B>> Estimator<B> for Mmps
         let variance = per_sigma(backend, sigma, |sigma| sigma * sigma);
         let image = x_t.shape();
         let Solution { s, status } = match covariance.heuristic(backend, sigma) {
-            None => solver.solve(backend, residual, image, |p| {
-                let g = d.vjp(&measurement.operator.adjoint(backend, p));
-                let q = measurement.covariance_product(backend, p, &backend.row_scale(&g, &variance));
-                (g, q)
-            })?,
+            None => {
+                let system = System {
+                    g: |p: &B::Tensor| d.vjp(&measurement.operator.adjoint(backend, p)),
+                    q: |p: &B::Tensor, g: &B::Tensor| {
+                        measurement.covariance_product(backend, p, &backend.row_scale(g, &variance))
+                    },
+                    masked: measurement.masked(&variance),
+                };
+                solver.solve(backend, residual, image, system)?
+            }
             Some(v) => {
                 let Solution { s, status } = v.solve(backend, *solver, measurement, residual, image)?;
                 Solution { s: d.vjp(&s), status }

@@ -1,6 +1,6 @@
 //! Launches of `kernels/cg.cu`.
 
-use super::{CgState, ConjugateGradient, STATUSES};
+use super::{CgState, ConjugateGradient, MaskedSystem, STATUSES};
 use crate::backend::cuda::{Args, Cuda, CudaTensor, Launch};
 use crate::backend::{Array, Backend, Shape};
 
@@ -17,12 +17,22 @@ impl ConjugateGradient for Cuda {
     }
 
     fn cg_update(&self, state: &mut CgState<Self>, g: &CudaTensor, q: &CudaTensor, rtol: f64) {
-        let CgState { r, p, s, rr, rr_start, status } = state;
-        assert_eq!((g.shape(), q.shape()), (s.shape(), r.shape()), "extents of g and q");
-        let (measured, image) = (r.shape(), s.shape());
-        let args = Args::new().ptr(r).ptr(p).ptr(s).ptr(rr).ptr(rr_start).ptr(status).ptr(g).ptr(q);
-        let args = args.arg((rtol * rtol) as f32).arg(measured.row() as u32).arg(image.row() as u32);
-        self.launch(Launch::rows("cg_update_f32", measured.n, args));
+        assert_eq!(q.shape(), state.r.shape(), "extents of q");
+        let args = iteration(state, g, rtol).ptr(q);
+        self.launch(Launch::rows("cg_update_f32", q.shape().n, args));
+    }
+
+    fn cg_update_masked(&self, state: &mut CgState<Self>, g: &CudaTensor, system: &MaskedSystem<Self>, rtol: f64) {
+        let MaskedSystem { mask, cov_y, variance } = system;
+        let shape = g.shape();
+        assert_eq!(state.r.shape(), shape, "a masked image is an image");
+        for rows in [mask, cov_y, variance].map(|x| x.shape().n) {
+            assert!(rows == 1 || rows == shape.n, "{rows} rows for {} samples", shape.n);
+        }
+        assert_eq!(mask.shape(), Shape { n: mask.shape().n, c: 1, ..shape }, "extents of the mask");
+        let args = iteration(state, g, rtol).ptr(mask).arg(mask.shape().n as u32).arg(shape.c as u32);
+        let args = args.ptr(cov_y).arg(cov_y.shape().n as u32).ptr(variance).arg(variance.shape().n as u32);
+        self.launch(Launch::rows("cg_update_masked_f32", shape.n, args));
     }
 
     fn cg_tally(&self, tally: &mut CudaTensor, status: &CudaTensor) {
@@ -30,4 +40,12 @@ impl ConjugateGradient for Cuda {
         assert_eq!(tally.shape(), Shape::rows(n, STATUSES), "extents of the tally");
         self.launch(Launch::per_item("cg_tally_f32", n, Args::new().ptr(tally).ptr(status).arg(n as u32)));
     }
+}
+
+/// What every kind of iteration takes.
+fn iteration(state: &CgState<Cuda>, g: &CudaTensor, rtol: f64) -> Args {
+    let CgState { r, p, s, rr, rr_start, status } = state;
+    assert_eq!(g.shape(), s.shape(), "extents of g");
+    let args = Args::new().ptr(r).ptr(p).ptr(s).ptr(rr).ptr(rr_start).ptr(status).ptr(g);
+    args.arg((rtol * rtol) as f32).arg(r.shape().row() as u32).arg(s.shape().row() as u32)
 }

@@ -6,6 +6,7 @@
 mod cuda;
 mod host;
 
+use super::{Mask, Vector};
 use crate::backend::Backend;
 
 /// Where the solves of a batch stand.
@@ -33,13 +34,30 @@ pub const BREAKDOWN: f64 = 2.0;
 /// The number of different statuses.
 pub const STATUSES: usize = 3;
 
+/// The measurement's system where A is a pixel mask: (Σ_y + σ² mask J mask) v, σ² or whatever stands for it.
+pub struct MaskedSystem<'a, B: Backend> {
+    /// (R, H, W, 1).
+    pub mask: &'a B::Tensor,
+    /// (R, 1, 1, 1) variance of the noise.
+    pub cov_y: &'a B::Tensor,
+    /// (R, 1, 1, 1) σ².
+    pub variance: &'a B::Tensor,
+}
+
 /// The scalar work of an iteration, without a host synchronisation.
-pub trait ConjugateGradient: Backend {
+pub trait ConjugateGradient: Mask + Vector {
     /// r = p = `residual`, s = 0 of extents `image`, status [`RUNNING`], or [`CONVERGED`] where <r, r> = 0.
     fn cg_start(&self, residual: Self::Tensor, image: crate::backend::Shape) -> CgState<Self>;
     /// For each running sample, with q = Σ_y p + σ² A g: α = <r, r>/<p, q>; s += α g; r -= α q; β = <r, r>'/<r, r>;
     /// p = r + β p; then it has converged if <r, r>' ≤ rtol² <r_0, r_0>. A sample that does not run keeps all its bits.
     fn cg_update(&self, state: &mut CgState<Self>, g: &Self::Tensor, q: &Self::Tensor, rtol: f64);
+    /// [`ConjugateGradient::cg_update`] with q = cov_y p + variance mask · g.
+    fn cg_update_masked(&self, state: &mut CgState<Self>, g: &Self::Tensor, system: &MaskedSystem<Self>, rtol: f64) {
+        let MaskedSystem { mask, cov_y, variance } = system;
+        let mut q = self.row_scale(&state.p, cov_y);
+        self.add_assign(&mut q, &self.mask_apply(mask, &self.row_scale(g, variance)));
+        self.cg_update(state, g, &q, rtol);
+    }
     /// tally\[n, status_n\] += 1, for `tally` (N, 1, 1, [`STATUSES`]): how the solves of each sample ended, over many solves.
     fn cg_tally(&self, tally: &mut Self::Tensor, status: &Self::Tensor);
 }

@@ -7,6 +7,7 @@ mod gmres;
 
 use crate::Result;
 use crate::backend::{Backend, Shape};
+use crate::ops::cg::MaskedSystem;
 use crate::ops::{ConjugateGradient, Vector};
 
 /// Which Krylov method.
@@ -48,24 +49,52 @@ pub struct Solution<B: Backend> {
     pub status: B::Tensor,
 }
 
+/// (Σ_y + A V Aᵀ) v, as its parts.
+pub struct System<'a, B: Backend, G, Q> {
+    /// p ↦ g, of the extents of an image: Jᵀ Aᵀ p, or Aᵀ p where V takes no VJP.
+    pub g: G,
+    /// (p, g) ↦ q = (Σ_y + A V Aᵀ) p.
+    pub q: Q,
+    /// What q is made of where A is a pixel mask and V Aᵀ p is g times a number.
+    pub masked: Option<MaskedSystem<'a, B>>,
+}
+
+impl<B, G, Q> System<'_, B, G, Q>
+where
+    B: Backend,
+    G: FnMut(&B::Tensor) -> B::Tensor,
+    Q: Fn(&B::Tensor, &B::Tensor) -> B::Tensor,
+{
+    /// p ↦ (g, q).
+    fn product(&mut self, p: &B::Tensor) -> (B::Tensor, B::Tensor) {
+        let g = (self.g)(p);
+        let q = (self.q)(p, &g);
+        (g, q)
+    }
+}
+
 impl Solver {
-    /// Solves `system` v = `residual` from v = 0, for every sample by itself; `system` maps p to (g, q), g of extents
-    /// `image`.
+    /// Solves `system` v = `residual` from v = 0, for every sample by itself.
     ///
     /// # Errors
     /// When the device has failed.
-    pub fn solve<B: ConjugateGradient + Vector>(
+    pub fn solve<B, G, Q>(
         &self,
         backend: &B,
         residual: B::Tensor,
         image: Shape,
-        system: impl FnMut(&B::Tensor) -> (B::Tensor, B::Tensor),
-    ) -> Result<Solution<B>> {
+        mut system: System<'_, B, G, Q>,
+    ) -> Result<Solution<B>>
+    where
+        B: ConjugateGradient,
+        G: FnMut(&B::Tensor) -> B::Tensor,
+        Q: Fn(&B::Tensor, &B::Tensor) -> B::Tensor,
+    {
         let Self { krylov, iterations, rtol } = *self;
         match krylov {
             Krylov::Cg => Ok(cg::solve(backend, iterations, rtol, residual, image, system)),
-            Krylov::Gmres => gmres::solve(backend, iterations, rtol, residual, image, system),
-            Krylov::Bicgstab => bicgstab::solve(backend, iterations, rtol, residual, image, system),
+            Krylov::Gmres => gmres::solve(backend, iterations, rtol, residual, image, |p| system.product(p)),
+            Krylov::Bicgstab => bicgstab::solve(backend, iterations, rtol, residual, image, |p| system.product(p)),
         }
     }
 }
