@@ -1,5 +1,6 @@
 //! `diem check`: every op against its definition, and the samplers' discretisation error.
 
+use super::device::{About, Job};
 use super::options::DeviceOptions;
 use super::{Outcome, say};
 use crate::Result;
@@ -7,6 +8,7 @@ use crate::check::{self, CheckRow};
 use crate::diffusion::propagate::std_errors;
 use crate::diffusion::samplers::Sampler;
 use crate::diffusion::schedule::Schedule;
+use crate::ops::Ops;
 use std::io::Write;
 
 /// Options of `diem check`.
@@ -25,11 +27,22 @@ pub struct Args {
 impl Args {
     /// Prints one row per comparison, then the samplers' table.
     pub fn run(&self, out: &mut dyn Write) -> Result<Outcome> {
-        let cpu = self.device.cpu()?;
-        say(out, format_args!("device: {}\n", self.device.describe(&cpu)))?;
+        self.device.run(Check { args: self, out })
+    }
+}
+
+struct Check<'a> {
+    args: &'a Args,
+    out: &'a mut dyn Write,
+}
+
+impl Job for Check<'_> {
+    fn run<B: Ops>(self, backend: &B, device: &About) -> Result<Outcome> {
+        let Self { args, out } = self;
+        say(out, format_args!("device: {}\n", device.description))?;
         say(out, format_args!("{:<18} {:<28} {:<44} {:>9} {:>9}", "op", "size", "compared", "error", "bound"))?;
         let (mut rows, mut failed, mut written) = (0, 0, Ok(()));
-        check::run(&self.ops, self.seed, &cpu, |row| {
+        check::run(&args.ops, args.seed, backend, |row| {
             rows += 1;
             failed += usize::from(!row.pass);
             if written.is_ok() {
@@ -38,7 +51,7 @@ impl Args {
         })?;
         written?;
         say(out, format_args!("\n{rows} comparisons, {failed} failed"))?;
-        if self.ops.is_empty() {
+        if args.ops.is_empty() {
             samplers(out)?;
         }
         Ok(if failed == 0 { Outcome::Done } else { Outcome::Faulty })

@@ -1,5 +1,6 @@
 //! `diem denoise`: one call of the denoiser, its VJP, or the posterior denoiser, on arrays.
 
+use super::device::{About, Job};
 use super::load::Loaded;
 use super::options::{BatchSize, DeviceOptions, ModelOptions, PosteriorOptions, batch, positive};
 use super::{Outcome, refuse_existing, say};
@@ -71,12 +72,22 @@ impl Args {
                 format!("{:?}", u.shape),
             ));
         }
-        let cpu = self.device.cpu()?;
-        let loaded = Loaded::open(&cpu, &self.model, &self.posterior, Some(x_t.shape), u.is_some())?;
+        self.device.run(Denoise { args: self, x_t, u, out })
+    }
+
+    fn run_on<B: Ops>(
+        &self,
+        backend: &B,
+        x_t: &Samples<f32>,
+        u: Option<&Samples<f32>>,
+        out: &mut dyn Write,
+    ) -> Result<Outcome> {
+        let n = x_t.shape.n;
+        let loaded = Loaded::open(backend, &self.model, &self.posterior, Some(x_t.shape), u.is_some())?;
         if let Some(found) = loaded.observations.as_ref().map(|o| o.len()).filter(|&len| len != n) {
             return Err(Error::mismatch("--observations", format!("{n} samples, as --input has"), found));
         }
-        let call = Call { backend: &cpu, loaded: &loaded, options: self, x_t: &x_t, u: u.as_ref() };
+        let call = Call { backend, loaded: &loaded, options: self, x_t, u };
         let (x_hat, g) = call.all()?;
         write(&self.out, x_t.shape, x_hat.clone())?;
         if let Some((path, g)) = self.vjp_out.as_deref().zip(g) {
@@ -89,6 +100,19 @@ impl Args {
             return Ok(Outcome::NonFinite);
         }
         Ok(Outcome::Done)
+    }
+}
+
+struct Denoise<'a> {
+    args: &'a Args,
+    x_t: Samples<f32>,
+    u: Option<Samples<f32>>,
+    out: &'a mut dyn Write,
+}
+
+impl Job for Denoise<'_> {
+    fn run<B: Ops>(self, backend: &B, _: &About) -> Result<Outcome> {
+        self.args.run_on(backend, &self.x_t, self.u.as_ref(), self.out)
     }
 }
 

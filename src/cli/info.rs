@@ -1,9 +1,10 @@
 //! `diem info`: devices, what this build does, a model's summary.
 
-use super::device::NO_CUDA;
+use super::device::gpus;
 use super::options::{DeviceOptions, size};
 use super::{Outcome, say};
 use crate::Result;
+use crate::backend::cuda::kernels::{BUILD, Resources};
 use crate::data::checkpoint::{Checkpoint, Kind};
 use std::io::Write;
 use std::path::PathBuf;
@@ -19,6 +20,9 @@ pub struct Args {
     size: (usize, usize),
     #[command(flatten)]
     device: DeviceOptions,
+    /// List the GPU's kernels and what they take instead
+    #[arg(long)]
+    kernels: bool,
 }
 
 impl Args {
@@ -27,10 +31,20 @@ impl Args {
     /// # Errors
     /// In one line: a device that is not there, a checkpoint that is none.
     pub fn run(&self, out: &mut dyn Write) -> Result<Outcome> {
-        let cpu = self.device.cpu()?;
+        if self.kernels {
+            return kernel_table(out);
+        }
+        let description = self.device.description()?;
         say(out, format_args!("diem       {}", env!("CARGO_PKG_VERSION")))?;
-        say(out, format_args!("device     {}", self.device.describe(&cpu)))?;
-        say(out, format_args!("cuda       no: {NO_CUDA}"))?;
+        say(out, format_args!("device     {description}"))?;
+        let kernels = match BUILD.nvcc {
+            Ok(nvcc) => format!("by {nvcc} for {}", BUILD.archs),
+            Err(why) => format!("none ({why}); tools/install_nvcc.sh gets a compiler, then build again"),
+        };
+        say(out, format_args!("kernels    {kernels}"))?;
+        for gpu in gpus() {
+            say(out, format_args!("cuda       {gpu}"))?;
+        }
         if let Some(bytes) = crate::backend::host::available_memory() {
             say(out, format_args!("memory     {:.1} GiB free", bytes as f64 / (1u64 << 30) as f64))?;
         }
@@ -69,4 +83,14 @@ impl Args {
         say(out, format_args!("gaussian   {prior} (tensors mean, diag, factor)"))?;
         say(out, format_args!("noise      sigma {} to {}", metadata.sigma_min, metadata.sigma_max))
     }
+}
+
+/// Registers, shared memory and stack of every kernel, as ptxas says.
+fn kernel_table(out: &mut dyn Write) -> Result<Outcome> {
+    say(out, "| kernel | arch | registers | static shared memory, bytes | stack, bytes | spills, bytes |")?;
+    say(out, "|---|---|---|---|---|---|")?;
+    for Resources { kernel, arch, registers, shared, stack, spills } in BUILD.modules.iter().flat_map(|m| m.resources) {
+        say(out, format_args!("| {kernel} | {arch} | {registers} | {shared} | {stack} | {spills} |"))?;
+    }
+    Ok(Outcome::Done)
 }

@@ -24,7 +24,7 @@ pub struct ModelOptions {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Device")]
 pub struct DeviceOptions {
-    /// Where to compute: auto, cpu, cuda or cuda:INDEX
+    /// Where to compute: auto, cpu, cuda, cuda:INDEX, or emulated where the feature `emulator` was built
     #[arg(long, default_value = "auto", value_parser = device)]
     pub device: Device,
     /// Arithmetic of the network; solvers and operators stay in float32
@@ -47,6 +47,8 @@ pub enum Device {
     Cpu,
     /// The GPU of this number.
     Cuda(usize),
+    /// The GPU's kernels on the processor.
+    Emulated,
 }
 
 /// `--precision`.
@@ -58,13 +60,24 @@ pub enum Precision {
     Bf16,
 }
 
+impl Precision {
+    /// "f32" or "bf16".
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
 fn device(text: &str) -> std::result::Result<Device, String> {
     let cuda = |text: &str| text.strip_prefix("cuda:").and_then(|i| i.parse().ok()).map(Device::Cuda);
     match text {
         "auto" => Ok(Device::Auto),
         "cpu" => Ok(Device::Cpu),
         "cuda" => Ok(Device::Cuda(0)),
-        _ => cuda(text).ok_or_else(|| "one of auto, cpu, cuda, cuda:INDEX".to_owned()),
+        "emulated" => Ok(Device::Emulated),
+        _ => cuda(text).ok_or_else(|| "one of auto, cpu, cuda, cuda:INDEX, emulated".to_owned()),
     }
 }
 

@@ -1,16 +1,16 @@
 //! `diem sample`: many samples of a prior or of posteriors, into a folder.
 
-use super::device::arithmetic;
+use super::device::{About, Job};
 use super::load::Loaded;
 use super::options::{
     BatchSize, DeviceOptions, ModelOptions, PosteriorOptions, SamplerOptions, batch, count, sampler_settings,
 };
 use super::progress::{Progress, duration};
 use super::{Outcome, say};
-use crate::backend::cpu::Cpu;
-use crate::backend::{Backend, Shape};
+use crate::backend::Shape;
 use crate::data::Measured;
 use crate::diffusion::samplers::Sampler;
+use crate::ops::Ops;
 use crate::ops::noise::{Purpose, Stream};
 use crate::run::batch_size::{self, Prediction};
 use crate::run::{Batch, Claim, Failure, Folder, Sampling, results};
@@ -48,31 +48,44 @@ pub struct Args {
     out: PathBuf,
 }
 
+struct Sample<'a> {
+    args: &'a Args,
+    out: &'a mut dyn Write,
+}
+
+impl Job for Sample<'_> {
+    fn run<B: Ops>(self, backend: &B, device: &About) -> Result<Outcome> {
+        self.args.run_on(backend, device, self.out)
+    }
+}
+
 impl Args {
     /// Draws what is missing of the run, and writes its results.
     ///
     /// # Errors
     /// In one line: options, files or folders that do not fit, a device that failed, a full disk.
     pub fn run(&self, out: &mut dyn Write) -> Result<Outcome> {
+        self.device.run(Sample { args: self, out })
+    }
+
+    fn run_on<B: Ops>(&self, backend: &B, device: &About, out: &mut dyn Write) -> Result<Outcome> {
         let sampler = self.sampler.sampler()?;
         let settings = self.posterior.settings()?;
-        let cpu = self.device.cpu()?;
-        let loaded = Loaded::open(&cpu, &self.model, &self.posterior, None, false)?;
+        let loaded = Loaded::open(backend, &self.model, &self.posterior, None, false)?;
         let plan = loaded.plan(sampler, self.sampler.steps)?;
         let draws = self.draws.unwrap_or(1);
         let shape = loaded.image.with_n(self.total(&loaded, draws)?);
 
-        let mut folder = match Folder::claim(&self.out, self.identity(&loaded, &cpu, sampler, shape)?, shape)? {
+        let mut folder = match Folder::claim(&self.out, self.identity(&loaded, device, sampler, shape)?, shape)? {
             Claim::Open(folder) => folder,
             Claim::Finished(report) => {
                 say(out, format_args!("{}: this run is complete, nothing to do", self.out.display()))?;
                 return Ok(outcome(report["failures"].as_array().map_or(0, Vec::len)));
             }
         };
-        let device = self.device.describe(&cpu);
-        say(out, format_args!("device: {device}"))?;
+        say(out, format_args!("device: {}", device.description))?;
         let sampling = Sampling {
-            backend: &cpu,
+            backend,
             model: &loaded.model,
             plan: &plan,
             stream: Stream::new(self.seed, Purpose::Start),
@@ -87,28 +100,37 @@ impl Args {
         results::write_pictures(&folder, shape, loaded.observations.as_ref(), draws)?;
         let summary = Summary::of(folder.batches());
         let report = json!({
-            "device": device,
-            "threads": cpu.threads(),
+            "device": device.description,
+            "threads": device.threads,
             "batches": folder.batches().iter().map(|b| b.samples).collect::<Vec<_>>(),
             "seconds": summary.seconds,
             "images_per_second": summary.rate(),
             "breakdowns": summary.breakdowns,
             "failures": summary.failures,
-            "peak_bytes": cpu.memory().peak,
+            "peak_bytes": backend.memory().peak,
         });
         folder.finish(report.as_object().expect("written as one").clone())?;
         summary.tell(&self.out, out)?;
         Ok(outcome(summary.failures.len()))
     }
 
-    fn draw(&self, sampling: &Sampling<'_, Cpu>, folder: &mut Folder, shape: Shape, out: &mut dyn Write) -> Result<()> {
+    fn draw<B: Ops>(
+        &self,
+        sampling: &Sampling<'_, B>,
+        folder: &mut Folder,
+        shape: Shape,
+        out: &mut dyn Write,
+    ) -> Result<()> {
         let (total, done) = (shape.n, folder.done());
         if done > 0 {
             say(out, format_args!("continuing: {done} of {total} samples are done"))?;
         }
         let size = match self.batch {
             _ if done == total => return Ok(()),
-            BatchSize::Of(size) => size,
+            BatchSize::Of(size) => {
+                batch_size::check(sampling, size.min(total - done))?;
+                size
+            }
             BatchSize::Auto => {
                 let Prediction { size, bytes } = batch_size::automatic(sampling, total - done)?;
                 say(out, format_args!("batch: {size} samples at a time, {:.2} GiB", bytes as f64 / GIB))?;
@@ -122,7 +144,7 @@ impl Args {
     }
 
     /// The number of samples.
-    fn total(&self, loaded: &Loaded<Cpu>, draws: usize) -> Result<usize> {
+    fn total<B: Ops>(&self, loaded: &Loaded<B>, draws: usize) -> Result<usize> {
         let total = match &loaded.observations {
             Some(observations) => observations.len().checked_mul(draws),
             None => Some(self.count.unwrap_or(16)),
@@ -135,11 +157,17 @@ impl Args {
     }
 
     /// All that the samples depend on.
-    fn identity(&self, loaded: &Loaded<Cpu>, cpu: &Cpu, sampler: Sampler, shape: Shape) -> Result<Map<String, Value>> {
+    fn identity<B: Ops>(
+        &self,
+        loaded: &Loaded<B>,
+        device: &About,
+        sampler: Sampler,
+        shape: Shape,
+    ) -> Result<Map<String, Value>> {
         let mut identity = json!({
             "command": "sample",
             "version": env!("CARGO_PKG_VERSION"),
-            "arithmetic": arithmetic(cpu),
+            "arithmetic": device.arithmetic,
             "model": loaded.digest,
             "shape": [shape.n, shape.h, shape.w, shape.c],
             "seed": self.seed,

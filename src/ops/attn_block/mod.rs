@@ -1,6 +1,7 @@
 //! The attention block of the U-Net (coarse op): norm and modulation, attention, projection, gated residual.
 
 mod cpu;
+mod cuda;
 mod reference;
 
 use super::channel_norm::Modulation;
