@@ -6,15 +6,17 @@
 // through 2x2 summed taps and skip through 3x3, so that nothing is copied and x costs 4 taps where it would be 9; and that
 // merge's gradient for x, 4x4 taps of stride 2 where it would be 9 for each of 4 pixels.
 //
-// A block owns BM output pixels x BN channels, a warp 16 MI x 32. K runs in steps of 64 bytes per row (32 bf16, 16 f32)
+// A block owns BM output pixels x BN channels, a warp 16 MI x 32 NI. K runs in steps of 64 bytes per row (32 bf16, 16 f32)
 // through STAGES buffers that cp.async fills, zeros where the window leaves the image; 16-byte chunks are XOR-swizzled so
 // that neither the copies nor ldmatrix meet a bank conflict. bf16 multiplies by mma.sync m16n8k16, f32 by FFMA.
-// Order of a sum: k ascending, in steps that do not depend on the tile, hence on the batch. Weights are packed so that the
-// accumulators of a thread are 8 neighbouring channels (packed_channel): epilogues load and store 16 bytes at a time.
+// Order of a sum: blocks of channels, in each the taps, in each the channels; the same for every tile, hence every batch.
+// With the taps inside, a block's input (BM pixels and their neighbours x 64 bytes) stays in L1 for all of them: without
+// that, 128 x 128 tiles would ask 64 FLOP per byte of L2, 7 TB/s at 45% of an H100's matrix peak, which it does not have.
+// Weights are packed so that the accumulators of a thread are groups of 8 neighbouring channels (packed_channel): epilogues
+// load and store 16 bytes at a time.
 //
-// bf16: ldmatrix moves (16 MI + 32) x 32 bytes per 16 MI x 32 x 16 products; 64 x 32 warps stay under the 128 B/clock of
-// shared memory at the rate of mma.sync. Floor of a call: 2 pixels c_out K FLOP at the matrix peak, or
-// 2 (pixels c_in + pixels c_out (1 + arrays of the epilogue) + K c_out) bytes at the memory's.
+// Floor of a call: 2 pixels c_out K FLOP at the matrix peak, or, with arrays of the epilogue,
+// 2 (pixels c_in + pixels c_out (1 + arrays) + K c_out) bytes at the memory's.
 #pragma once
 #include "epilogue.cuh"
 #include "gpu_ptx.cuh"
@@ -53,96 +55,121 @@ __host__ __device__ __forceinline__ int packed_channel(int r) {
 /// How the rows of A are read: channels in whole 16-byte chunks, from one window or two; or element by element.
 enum Source { ALIGNED, MERGED, GATHERED };
 
-/// The rows of A: a thread copies chunk t % 4 of ROWS pixels, and walks with it through windows, taps and channels.
-template <class T, int BM, int THREADS, Source SOURCE> struct Pixels {
-  static constexpr int CHUNK = 16 / sizeof(T), ROWS = BM * 4 / THREADS, PARTS = SOURCE == MERGED ? 2 : 1;
-  int n[ROWS], p[ROWS], q[ROWS], at[ROWS]; // at: offset of the tap's pixel, -1 outside
-  int part = 0, r = 0, s = 0, c;
+/// Pixel (n, p, q) of a phase.
+struct Pixel {
+  int n, p, q;
+  __device__ __forceinline__ Pixel(const Phase &phase, int m)
+      : n(m / (phase.h * phase.w)), p(m / phase.w % phase.h), q(m % phase.w) {}
+};
 
-  __device__ __forceinline__ Pixels(const Conv2dArgs &args, const Phase &phase, int m0) : c(threadIdx.x % 4 * CHUNK) {
+/// The rows of A: a thread copies chunk t % 4 of ROWS pixels.
+template <class T, int BM, int THREADS, Source SOURCE> struct Rows {
+  static constexpr int CHUNK = 16 / sizeof(T), BK = 4 * CHUNK, ROWS = BM * 4 / THREADS, PARTS = SOURCE == MERGED ? 2 : 1;
+  const Conv2dArgs &args;
+  const Phase &phase;
+  const int m;                // of the first pixel
+  int part = 0, tap = 0, s = 0; // tap = kw r + s
+  int at, c;                  // of the tap from the window's corner, in elements; the chunk's first channel
+  int corner[ROWS], taps[ROWS]; // offset of the window's corner; which taps are inside the image, as bits
+
+  __device__ __forceinline__ Rows(const Conv2dArgs &args, const Phase &phase, int m0)
+      : args(args), phase(phase), m(m0 + threadIdx.x / 4) {
+    start();
+  }
+  static __device__ __forceinline__ int steps(const Phase &phase) {
+    int steps = 0;
+    for (int i = 0; i < PARTS; i++) {
+      const Window &in = phase.in[i];
+      steps += SOURCE == GATHERED ? (in.kh * in.kw * in.c + BK - 1) / BK : (in.c + BK - 1) / BK * in.kh * in.kw;
+    }
+    return steps;
+  }
+  __device__ __forceinline__ const Window &window() const { return phase.in[PARTS == 1 ? 0 : part]; }
+  /// To the first tap of the present window.
+  __device__ __forceinline__ void start() {
+    const Window &in = window();
+    at = 0, c = threadIdx.x % 4 * CHUNK;
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
-      const int m = m0 + threadIdx.x / 4 + i * (THREADS / 4), pixel = m % (phase.h * phase.w);
-      n[i] = m / (phase.h * phase.w);
-      p[i] = n[i] < args.n ? pixel / phase.w : -(1 << 20); // far outside
-      q[i] = pixel % phase.w;
-    }
-    wrap(phase);
-    locate(phase);
-  }
-  static __device__ __forceinline__ const Window &window(const Phase &phase, int part) {
-    return phase.in[PARTS == 1 ? 0 : part];
-  }
-  /// Carries channels beyond the window's last into the next tap; past the last tap of the last window r is kh.
-  __device__ __forceinline__ bool wrap(const Phase &phase) {
-    bool moved = false;
-    while (c >= window(phase, part).c && r < window(phase, part).kh) {
-      const Window &in = window(phase, part);
-      c -= in.c;
-      moved = true;
-      if (++s == in.kw) s = 0, r++;
-      if (part + 1 < PARTS && r == in.kh) r = 0, part++;
-    }
-    return moved;
-  }
-  /// Finds the pixels of the present tap.
-  __device__ __forceinline__ void locate(const Phase &phase) {
-    const Window &in = window(phase, part);
-#pragma unroll
-    for (int i = 0; i < ROWS; i++) {
-      const int y = p[i] * in.stride + in.i0 + r, x = q[i] * in.stride + in.j0 + s;
-      const bool inside = r < in.kh && (unsigned)y < (unsigned)in.h && (unsigned)x < (unsigned)in.w;
-      at[i] = inside ? ((n[i] * in.h + y) * in.w + x) * in.c : -1;
+      const Pixel o(phase, m + i * (THREADS / 4));
+      const int y = o.p * in.stride + in.i0, x = o.q * in.stride + in.j0;
+      corner[i] = ((o.n * in.h + y) * in.w + x) * in.c;
+      taps[i] = 0;
+      for (int r = 0; r < in.kh; r++)
+        for (int s = 0; s < in.kw; s++) {
+          const bool inside = (unsigned)(y + r) < (unsigned)in.h && (unsigned)(x + s) < (unsigned)in.w;
+          taps[i] |= (inside && o.n < args.n) << (r * in.kw + s);
+        }
     }
   }
-  __device__ __forceinline__ void copy(const Phase &phase, unsigned char *stage) {
-    const T *x = static_cast<const T *>(window(phase, part).x);
+  __device__ __forceinline__ void next_tap() {
+    const Window &in = window();
+    tap++, s++, at += in.c;
+    if (s == in.kw) s = 0, at += (in.w - in.kw) * in.c;
+  }
+  /// Copies the chunks of a step, and goes on to the next: taps inside, blocks of channels outside.
+  __device__ __forceinline__ void copy(unsigned char *stage) {
+    const Window &in = window();
+    const T *x = static_cast<const T *>(in.x);
     unsigned char *to = stage + swizzled(threadIdx.x / 4, threadIdx.x % 4);
-    if constexpr (SOURCE == GATHERED) {
-      T chunk[ROWS][CHUNK];
 #pragma unroll
-      for (int e = 0; e < CHUNK; e++) {
-#pragma unroll
-        for (int i = 0; i < ROWS; i++) chunk[i][e] = at[i] < 0 ? from_float<T>(0.f) : x[at[i] + c];
-        c++;
-        if (wrap(phase)) locate(phase);
-      }
-#pragma unroll
-      for (int i = 0; i < ROWS; i++) {
-        uint4 bits;
-        memcpy(&bits, chunk[i], sizeof bits);
-        *reinterpret_cast<uint4 *>(to + i * (THREADS / 4) * ROW) = bits;
-      }
-    } else {
-#pragma unroll
-      for (int i = 0; i < ROWS; i++)
-        cp_async_16(smem_u32(to + i * (THREADS / 4) * ROW), x + (at[i] < 0 ? 0 : at[i] + c), at[i] < 0 ? 0 : 16);
+    for (int i = 0; i < ROWS; i++) {
+      const bool inside = c < in.c && (taps[i] >> tap & 1);
+      cp_async_16_cached(smem_u32(to + i * (THREADS / 4) * ROW), x + (inside ? corner[i] + at + c : 0), inside ? 16 : 0);
     }
-    c += (SOURCE == GATHERED ? 3 : 4) * CHUNK;
-    if (wrap(phase)) locate(phase);
+    next_tap();
+    if (tap < in.kh * in.kw) return;
+    tap = at = 0, c += BK;
+    if (PARTS == 2 && part == 0 && c / BK * BK >= in.c) part = 1, start();
+  }
+  /// The same, element by element; channels inside, taps outside, for there are few channels.
+  __device__ __forceinline__ void gather(unsigned char *stage) {
+    const Window &in = window();
+    const T *x = static_cast<const T *>(in.x);
+    const auto wrap = [&] {
+      while (c >= in.c && tap < in.kh * in.kw) c -= in.c, next_tap();
+    };
+    T chunk[ROWS][CHUNK];
+#pragma unroll
+    for (int e = 0; e < CHUNK; e++, c++) {
+      wrap();
+#pragma unroll
+      for (int i = 0; i < ROWS; i++) chunk[i][e] = taps[i] >> tap & 1 ? x[corner[i] + at + c] : from_float<T>(0.f);
+    }
+    c += 3 * CHUNK;
+#pragma unroll
+    for (int i = 0; i < ROWS; i++) {
+      uint4 bits;
+      memcpy(&bits, chunk[i], sizeof bits);
+      const int row = threadIdx.x / 4 + i * (THREADS / 4);
+      *reinterpret_cast<uint4 *>(stage + swizzled(row, threadIdx.x % 4)) = bits;
+    }
   }
 };
 
 /// acc += A B over one stage. Lane (g, t) = (lane / 4, lane % 4) holds rows 16 i + 8 h + g and columns 8 j + 2 t + e of its
 /// warp's tile in acc[i][j][2 h + e], whichever type multiplies.
-template <int MI> __device__ __forceinline__ void multiply(float (&acc)[MI][4][4], const bf16 *a, const bf16 *b) {
+template <int MI, int NI>
+__device__ __forceinline__ void multiply(float (&acc)[MI][4 * NI][4], const bf16 *a, const bf16 *b) {
   const int lane = threadIdx.x % 32;
   const uint32_t a0 = smem_u32(a), b0 = smem_u32(b);
 #pragma unroll
   for (int k = 0; k < 2; k++) {
-    uint32_t fa[MI][4], fb[2][4];
+    uint32_t fa[MI][4], fb[2 * NI][4];
 #pragma unroll
     for (int i = 0; i < MI; i++) ldmatrix_x4(fa[i], a0 + swizzled(i * 16 + lane % 16, 2 * k + lane / 16));
 #pragma unroll
-    for (int j = 0; j < 2; j++)
+    for (int j = 0; j < 2 * NI; j++)
       ldmatrix_x4(fb[j], b0 + swizzled(j * 16 + lane / 16 * 8 + lane % 8, 2 * k + (lane / 8 & 1)));
 #pragma unroll
     for (int i = 0; i < MI; i++)
 #pragma unroll
-      for (int j = 0; j < 4; j++) mma_m16n8k16_bf16(acc[i][j], fa[i], fb[j / 2][j % 2 * 2], fb[j / 2][j % 2 * 2 + 1]);
+      for (int j = 0; j < 4 * NI; j++)
+        mma_m16n8k16_bf16(acc[i][j], fa[i], fb[j / 2][j % 2 * 2], fb[j / 2][j % 2 * 2 + 1]);
   }
 }
-template <int MI> __device__ __forceinline__ void multiply(float (&acc)[MI][4][4], const float *a, const float *b) {
+template <int MI, int NI>
+__device__ __forceinline__ void multiply(float (&acc)[MI][4 * NI][4], const float *a, const float *b) {
   const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
   const auto row = [](const float *tile, int r, int q) {
     return *reinterpret_cast<const float4 *>(reinterpret_cast<const unsigned char *>(tile) + swizzled(r, q));
@@ -153,7 +180,7 @@ template <int MI> __device__ __forceinline__ void multiply(float (&acc)[MI][4][4
 #pragma unroll
     for (int i = 0; i < MI; i++) fa[i][0] = row(a, i * 16 + g, q), fa[i][1] = row(a, i * 16 + 8 + g, q);
 #pragma unroll
-    for (int j = 0; j < 4; j++)
+    for (int j = 0; j < 4 * NI; j++)
 #pragma unroll
       for (int e = 0; e < 2; e++) {
         const float4 fb = row(b, j * 8 + 2 * t + e, q);
@@ -171,45 +198,44 @@ template <int MI> __device__ __forceinline__ void multiply(float (&acc)[MI][4][4
 
 /// The pixel of the output that is number `m` of a phase.
 __device__ __forceinline__ int output_pixel(const Conv2dArgs &args, const Phase &phase, int m) {
-  const int n = m / (phase.h * phase.w), p = m / phase.w % phase.h, q = m % phase.w;
-  return (n * args.h + args.step * p + phase.a) * args.w + args.step * q + phase.b;
+  if (args.step == 1) return m;
+  const Pixel o(phase, m);
+  return (o.n * args.h + args.step * o.p + phase.a) * args.w + args.step * o.q + phase.b;
 }
 
-template <class T, int BM, int BN, int MI, Source SOURCE, class Epilogue>
+template <class T, int BM, int BN, int MI, int NI, Source SOURCE, class Epilogue>
 __device__ __forceinline__ void conv2d(const Conv2dArgs &args, const EpilogueArgs &e) {
-  constexpr int THREADS = BM / (16 * MI) * BN, BK = ROW / sizeof(T), STAGE = (BM + BN) * ROW;
+  constexpr int THREADS = BM / (16 * MI) * BN / NI, BK = ROW / sizeof(T), STAGE = (BM + BN) * ROW;
   const Phase &phase = args.phase[blockIdx.z];
   const int m0 = blockIdx.x / args.blocks_n * BM, n0 = blockIdx.x % args.blocks_n * BN;
-  if (m0 >= args.n * phase.h * phase.w) return;
-  const int rows = (args.c + 31) / 32 * 32; // of the packed weights
-  int steps = 0;
-#pragma unroll
-  for (int i = 0; i < (SOURCE == MERGED ? 2 : 1); i++)
-    steps += (phase.in[i].kh * phase.in[i].kw * phase.in[i].c + BK - 1) / BK;
+  const int pixels = args.n * phase.h * phase.w, packed_rows = (args.c + 31) / 32 * 32;
+  if (m0 >= pixels) return;
 
   // Copies of step k into its buffer.
   DYN_SHARED(unsigned char, smem);
-  Pixels<T, BM, THREADS, SOURCE> pixels(args, phase, m0);
+  Rows<T, BM, THREADS, SOURCE> rows(args, phase, m0);
+  const int steps = rows.steps(phase);
   const T *weights = static_cast<const T *>(phase.weights) + (size_t)n0 * BK + threadIdx.x * (16 / sizeof(T));
   const auto copy = [&](int k) {
     if (k < steps) {
       unsigned char *stage = smem + k % STAGES * STAGE;
-      pixels.copy(phase, stage);
+      if constexpr (SOURCE == GATHERED) rows.gather(stage);
+      else rows.copy(stage);
 #pragma unroll
       for (int i = 0; i < BN * 4 / THREADS; i++) {
         const int row = threadIdx.x / 4 + i * (THREADS / 4);
-        const bool inside = n0 + row < rows;
+        const bool inside = n0 + row < packed_rows;
         cp_async_16(smem_u32(stage + BM * ROW + swizzled(row, threadIdx.x % 4)),
                     weights + (inside ? i * (THREADS / 4) * BK : 0), inside ? 16 : 0);
       }
-      weights += rows * BK;
+      weights += packed_rows * BK;
     }
     cp_async_commit();
   };
 
   // The products; a buffer is refilled once all have read it.
-  const int warp = threadIdx.x / 32, wm = warp / (BN / 32) * 16 * MI, wn = warp % (BN / 32) * 32;
-  float acc[MI][4][4] = {};
+  const int warp = threadIdx.x / 32, wm = warp / (BN / (32 * NI)) * 16 * MI, wn = warp % (BN / (32 * NI)) * 32 * NI;
+  float acc[MI][4 * NI][4] = {};
 #pragma unroll 1
   for (int k = 0; k < STAGES - 1; k++) copy(k);
 #pragma unroll 1
@@ -218,47 +244,53 @@ __device__ __forceinline__ void conv2d(const Conv2dArgs &args, const EpilogueArg
     __syncthreads();
     copy(k + STAGES - 1);
     const unsigned char *stage = smem + k % STAGES * STAGE;
-    multiply<MI>(acc, reinterpret_cast<const T *>(stage + wm * ROW),
-                 reinterpret_cast<const T *>(stage + (BM + wn) * ROW));
+    multiply<MI, NI>(acc, reinterpret_cast<const T *>(stage + wm * ROW),
+                     reinterpret_cast<const T *>(stage + (BM + wn) * ROW));
   }
   cp_async_wait<0>();
 
-  // A thread's 8 channels of 2 MI pixels.
-  const int g = threadIdx.x % 32 / 4, c = n0 + wn + threadIdx.x % 4 * 8;
-  if (c >= args.c) return;
+  // A thread's 8 channels of NI groups of 2 MI pixels.
 #pragma unroll
   for (int i = 0; i < MI; i++)
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-      const int m = m0 + wm + i * 16 + h * 8 + g;
-      if (m >= args.n * phase.h * phase.w) continue;
-      const Channels o{args.step == 1 ? m : output_pixel(args, phase, m), c, args.c};
-      float v[8];
+      const int m = m0 + wm + i * 16 + h * 8 + threadIdx.x % 32 / 4;
+      if (m >= pixels) continue;
+      const int pixel = output_pixel(args, phase, m);
 #pragma unroll
-      for (int j = 0; j < 4; j++) v[2 * j] = acc[i][j][2 * h], v[2 * j + 1] = acc[i][j][2 * h + 1];
-      Epilogue::apply(v, e, o);
-      store_channels(static_cast<T *>(args.y) + o.at(), v, o);
+      for (int group = 0; group < NI; group++) {
+        const Channels o{pixel, n0 + wn + group * 32 + (int)threadIdx.x % 4 * 8, args.c};
+        if (o.c >= args.c) continue;
+        float v[8];
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+          v[2 * j] = acc[i][4 * group + j][2 * h];
+          v[2 * j + 1] = acc[i][4 * group + j][2 * h + 1];
+        }
+        Epilogue::apply(v, e, o);
+        store_channels(static_cast<T *>(args.y) + o.at(), v, o);
+      }
     }
 }
 
-/// A kernel per tile and source; blocks per SM are what 128 registers allow in bf16, 255 in f32.
-#define CONV2D(NAME, T, BM, BN, MI, SOURCE, EPILOGUE)                                                                  \
-  extern "C" __global__ void __launch_bounds__(BM / (16 * MI) * BN, 1024 / sizeof(T) / (BM / (16 * MI) * BN))               \
+/// A kernel per tile and source; BLOCKS per SM are what its registers should allow.
+#define CONV2D(NAME, T, BM, BN, MI, NI, BLOCKS, SOURCE, EPILOGUE)                                                      \
+  extern "C" __global__ void __launch_bounds__(BM / (16 * MI) * BN / NI, BLOCKS)                                       \
       NAME(const __grid_constant__ Conv2dArgs args, const __grid_constant__ EpilogueArgs e) {                          \
-    conv2d<T, BM, BN, MI, SOURCE, EPILOGUE<T>>(args, e);                                                               \
+    conv2d<T, BM, BN, MI, NI, SOURCE, EPILOGUE<T>>(args, e);                                                           \
   }                                                                                                                    \
   KERNEL_ENTRY(NAME)
 #define CONV2D_TILES(WHAT, TYPE, T, SOURCE, EPILOGUE)                                                                  \
-  CONV2D(conv2d_##WHAT##_128x128_##TYPE, T, 128, 128, 4, SOURCE, EPILOGUE)                                             \
-  CONV2D(conv2d_##WHAT##_128x64_##TYPE, T, 128, 64, 4, SOURCE, EPILOGUE)                                               \
-  CONV2D(conv2d_##WHAT##_64x32_##TYPE, T, 64, 32, 1, SOURCE, EPILOGUE)
+  CONV2D(conv2d_##WHAT##_128x128_##TYPE, T, 128, 128, 4, 2, 2, SOURCE, EPILOGUE)                                       \
+  CONV2D(conv2d_##WHAT##_128x64_##TYPE, T, 128, 64, 4, 1, 8 / sizeof(T), SOURCE, EPILOGUE)                             \
+  CONV2D(conv2d_##WHAT##_64x32_##TYPE, T, 64, 32, 1, 1, 4, SOURCE, EPILOGUE)
 #define CONV2D_KERNELS(TYPE, T)                                                                                        \
   CONV2D_TILES(bias, TYPE, T, ALIGNED, Bias)                                                                           \
   CONV2D_TILES(silu, TYPE, T, ALIGNED, Silu)                                                                           \
   CONV2D_TILES(times, TYPE, T, ALIGNED, Times)                                                                         \
   CONV2D_TILES(residual, TYPE, T, ALIGNED, Residual)                                                                   \
   CONV2D_TILES(merged_bias, TYPE, T, MERGED, Bias)                                                                     \
-  CONV2D(conv2d_gathered_bias_64x32_##TYPE, T, 64, 32, 1, GATHERED, Bias)                                              \
-  CONV2D(conv2d_gathered_silu_64x32_##TYPE, T, 64, 32, 1, GATHERED, Silu)                                              \
-  CONV2D(conv2d_gathered_times_64x32_##TYPE, T, 64, 32, 1, GATHERED, Times)                                            \
-  CONV2D(conv2d_gathered_residual_64x32_##TYPE, T, 64, 32, 1, GATHERED, Residual)
+  CONV2D(conv2d_gathered_bias_64x32_##TYPE, T, 64, 32, 1, 1, 4, GATHERED, Bias)                                        \
+  CONV2D(conv2d_gathered_silu_64x32_##TYPE, T, 64, 32, 1, 1, 4, GATHERED, Silu)                                        \
+  CONV2D(conv2d_gathered_times_64x32_##TYPE, T, 64, 32, 1, 1, 4, GATHERED, Times)                                      \
+  CONV2D(conv2d_gathered_residual_64x32_##TYPE, T, 64, 32, 1, 1, 4, GATHERED, Residual)

@@ -19,6 +19,10 @@ PTX_FN void bar_arrive(uint32_t id, uint32_t threads) { asm volatile("bar.arrive
 PTX_FN void cp_async_16(uint32_t dst, const void *src, uint32_t src_bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(src_bytes) : "memory");
 }
+// The same through L1, for what other copies of the block will read again.
+PTX_FN void cp_async_16_cached(uint32_t dst, const void *src, uint32_t src_bytes) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(src_bytes) : "memory");
+}
 PTX_FN void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 // Waits until at most N of this thread's committed groups are in flight.
@@ -53,6 +57,7 @@ uint32_t smem_u32(const void *p);
 void bar_sync(uint32_t id, uint32_t threads);
 void bar_arrive(uint32_t id, uint32_t threads);
 void cp_async_16(uint32_t dst, const void *src, uint32_t src_bytes);
+inline void cp_async_16_cached(uint32_t dst, const void *src, uint32_t src_bytes) { cp_async_16(dst, src, src_bytes); }
 void cp_async_commit();
 void emu_cp_async_wait(int n);
 template <int N> inline void cp_async_wait() { emu_cp_async_wait(N); }

@@ -2,6 +2,7 @@
 
 pub(crate) mod epilogue;
 pub(crate) mod map;
+mod packing;
 mod tile;
 pub(crate) mod view;
 pub(crate) mod vjp_params;

@@ -59,18 +59,18 @@ macro_rules! tiles {
 }
 
 impl Epilogue<'_> {
-    /// The kernel for `inputs` arrays, whose channels are whole 16-byte chunks or else are gathered one by one.
-    pub fn kernel(&self, tile: Tile, inputs: usize, aligned: bool, dtype: Dtype) -> &'static str {
-        match (self, inputs, aligned) {
-            (Self::Bias(_), 1, true) => tiles!("bias", tile, dtype),
-            (Self::Silu { .. }, 1, true) => tiles!("silu", tile, dtype),
-            (Self::Times(_), 1, true) => tiles!("times", tile, dtype),
-            (Self::Residual { .. }, 1, true) => tiles!("residual", tile, dtype),
-            (Self::Bias(_), 2, true) => tiles!("merged_bias", tile, dtype),
-            (Self::Bias(_), 1, false) => tiles!("gathered_bias", tile, dtype),
-            (Self::Silu { .. }, 1, false) => tiles!("gathered_silu", tile, dtype),
-            (Self::Times(_), 1, false) => tiles!("gathered_times", tile, dtype),
-            (Self::Residual { .. }, 1, false) => tiles!("gathered_residual", tile, dtype),
+    /// The kernel for `inputs` arrays, whose channels are whole 16-byte chunks, or `gathered` one by one.
+    pub fn kernel(&self, tile: Tile, inputs: usize, gathered: bool, dtype: Dtype) -> &'static str {
+        match (self, inputs, gathered) {
+            (Self::Bias(_), 1, false) => tiles!("bias", tile, dtype),
+            (Self::Silu { .. }, 1, false) => tiles!("silu", tile, dtype),
+            (Self::Times(_), 1, false) => tiles!("times", tile, dtype),
+            (Self::Residual { .. }, 1, false) => tiles!("residual", tile, dtype),
+            (Self::Bias(_), 2, false) => tiles!("merged_bias", tile, dtype),
+            (Self::Bias(_), 1, true) => tiles!("gathered_bias", tile, dtype),
+            (Self::Silu { .. }, 1, true) => tiles!("gathered_silu", tile, dtype),
+            (Self::Times(_), 1, true) => tiles!("gathered_times", tile, dtype),
+            (Self::Residual { .. }, 1, true) => tiles!("gathered_residual", tile, dtype),
             _ => unreachable!("only a bias follows {inputs} arrays"),
         }
     }

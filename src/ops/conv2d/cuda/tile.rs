@@ -34,9 +34,9 @@ impl Tile {
             Self::Small => (64, 32),
         }
     }
-    /// Threads of a block.
+    /// Threads of a block: four warps, of 64 x 64, 64 x 32 and 16 x 32.
     pub fn threads(self) -> u32 {
-        if self == Self::Large { 256 } else { 128 }
+        128
     }
     /// Bytes of shared memory: four stages of 64 bytes per row.
     pub fn shared(self) -> u32 {
