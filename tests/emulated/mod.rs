@@ -1,7 +1,7 @@
 //! Runs an op on the emulated device, under every schedule, and compares it with the reference.
 #![allow(dead_code, reason = "each test uses its share")]
 
-use diem::backend::cuda::emulated::{Config, Emulated, HAS_RACE_CHECKER};
+use diem::backend::cuda::emulated::{Config, Emulated};
 use diem::backend::cuda::{Cuda, CudaTensor, Dtype, Options, from_bf16, to_bf16};
 use diem::backend::host::HostTensor;
 use diem::backend::reference::Reference;
@@ -52,7 +52,7 @@ pub fn device(config: Config, precision: Dtype) -> Cuda {
 
 /// Every policy with early and late asynchronous copies, in the plain and in the race build.
 pub fn schedules() -> impl Iterator<Item = Config> {
-    [false, true].into_iter().filter(|race| !race || HAS_RACE_CHECKER).flat_map(Config::schedules)
+    Config::all()
 }
 
 /// Runs an op on the reference and, under every schedule, on the emulated device with networks in `precision`; each

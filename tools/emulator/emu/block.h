@@ -165,7 +165,7 @@ char *shared_pointer(uint32_t address, uint32_t bytes, uint32_t align, const cha
 // device.cpp
 struct Buffer {
   uintptr_t start, end;
-  uint64_t *writer, *reader;                // see race.cpp
+  DeviceCell *shadow;                       // of the race build
 };
 bool find_buffer(uintptr_t address, Buffer &found);
 }  // namespace emu

@@ -32,8 +32,9 @@ EMU_API uint64_t emu_alloc(size_t bytes) {
   mprotect(map + size - PAGE, PAGE, PROT_NONE);
   char *start = map + size - PAGE - body;
   memset(start, 0xff, body);
-  auto shadow = [&] { return RACE ? (uint64_t *)calloc(body / GRAIN, sizeof(uint64_t)) : nullptr; };
-  const Buffer buffer{(uintptr_t)start, (uintptr_t)start + body, shadow(), shadow()};
+  // The shadow is never touched where the kernels do not touch the buffer, so it costs addresses only.
+  DeviceCell *shadow = RACE ? (DeviceCell *)calloc(body / GRAIN, sizeof(DeviceCell)) : nullptr;
+  const Buffer buffer{(uintptr_t)start, (uintptr_t)start + body, shadow};
   std::lock_guard<std::mutex> guard(buffers_lock);
   buffers[buffer.start] = buffer;
   return buffer.start;
@@ -46,8 +47,7 @@ EMU_API int emu_free(uint64_t address) {
   if (i == buffers.end()) return 1;
   const Buffer buffer = i->second;
   buffers.erase(i);
-  free(buffer.writer);
-  free(buffer.reader);
+  free(buffer.shadow);
   const size_t size = mapped(buffer.end - buffer.start);
   return munmap((void *)(buffer.end + PAGE - size), size) != 0;
 }

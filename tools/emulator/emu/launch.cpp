@@ -166,7 +166,7 @@ static void run_block(Block *b, const Launch &launch, uint64_t linear) {
 static int run(const Launch &launch, char *error, size_t error_size) {
   static std::atomic<uint64_t> launches;
   Launch numbered = launch;
-  numbered.number = ++launches & 0xffffffff;
+  numbered.number = ++launches;
   catch_faults();
   const uint64_t blocks = (uint64_t)launch.grid.x * launch.grid.y * launch.grid.z;
   std::atomic<uint64_t> next{0};
@@ -185,7 +185,8 @@ static int run(const Launch &launch, char *error, size_t error_size) {
     }
     give_worker(worker);
   };
-  uint64_t workers = launch.config->os_threads ? launch.config->os_threads : std::thread::hardware_concurrency();
+  // The race checker's cells are not guarded against other threads of the host.
+  uint64_t workers = RACE ? 1 : launch.config->os_threads ? launch.config->os_threads : std::thread::hardware_concurrency();
   if (workers > blocks) workers = blocks;
   std::vector<std::thread> threads;
   for (uint64_t i = 1; i < workers; i++) threads.emplace_back(work);

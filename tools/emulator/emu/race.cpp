@@ -54,10 +54,32 @@ void async_write_done(uint32_t offset, uint32_t bytes) {
 }
 
 // ---------------------------------------------------------------- device memory
-// Per two bytes of a buffer, who wrote and who read last: launch << 32 | linear block index + 1, or SEVERAL blocks.
-// Between blocks of one launch nothing is ordered.
-constexpr uint64_t SEVERAL = 0xffffffff;
+// Between blocks of one launch nothing is ordered; within a block what orders shared memory orders device memory.
 static __thread Buffer last_buffer;
+
+// What is wrong with touching a cell now that another access has touched, or nothing.
+static const char *conflict(const Block *b, const DeviceAccess &other, const DeviceAccess &me, const Fiber *f) {
+  if (other.launch != me.launch) return nullptr;
+  if (other.block != me.block) return "in another block of the launch";
+  const Access earlier{other.epoch, other.sync, (uint16_t)other.thread, State::Done, 0};
+  return ordered(b, earlier, f) ? nullptr : "with no barrier between";
+}
+
+static void check_device(const Block *b, DeviceCell &cell, size_t at, const DeviceAccess &me, bool write, const Fiber *f) {
+  const DeviceAccess &writer = cell.write, reader = cell.read;
+  if (const char *why = conflict(b, writer, me, f))
+    fail("race: %s byte %zu of a device buffer, written by thread %u of block %u %s", write ? "writes" : "reads", at, writer.thread,
+         writer.block, why);
+  const bool others = reader.launch == me.launch && (reader.several || reader.block != me.block);
+  if (!write) {
+    cell.read = me;
+    cell.read.several = others;
+    return;
+  }
+  const char *why = others ? "in another block of the launch" : conflict(b, reader, me, f);
+  if (why) fail("race: writes byte %zu of a device buffer, read by thread %u of block %u %s", at, reader.thread, reader.block, why);
+  cell.write = me;
+}
 
 void device_access(const void *p, uint32_t bytes, bool write) {
   const uintptr_t address = (uintptr_t)p;
@@ -66,22 +88,15 @@ void device_access(const void *p, uint32_t bytes, bool write) {
     if (!find_buffer(address, found)) return;
     last_buffer = found;
   }
-  const Block *b = block();
+  const Fiber *f = current;
+  const Block *b = f->block;
   const BlockView &v = b->view;
-  const uint64_t launch = b->launch << 32;
-  const uint64_t me = launch | (1 + v.index.x + v.grid.x * (v.index.y + (uint64_t)v.grid.y * v.index.z));
-  auto another = [&](uint64_t who) { return (who & ~SEVERAL) == launch && who != me; };
+  const uint32_t w = f->thread >> 5;
+  const uint64_t linear = v.index.x + v.grid.x * (v.index.y + (uint64_t)v.grid.y * v.index.z);
+  const WarpClock &clock = b->warp_of[w].clock;
+  const DeviceAccess me{(uint32_t)b->launch, (uint32_t)linear & 0x7fffffff, false, clock.seen.clock[w], clock.sync & 0x3fffff, f->thread & 1023};
   const uintptr_t first = (address - last_buffer.start) / GRAIN, last = (address + bytes - 1 - last_buffer.start) / GRAIN;
-  for (uintptr_t i = first; i <= last; i++) {
-    uint64_t *writer = &last_buffer.writer[i], *reader = &last_buffer.reader[i];
-    const uint64_t wrote = __atomic_load_n(writer, __ATOMIC_RELAXED), read = __atomic_load_n(reader, __ATOMIC_RELAXED);
-    const size_t at = i * GRAIN;
-    if (another(wrote))
-      fail("race: %s byte %zu of a device buffer, which block %u writes in the same launch", write ? "writes" : "reads", at, (uint32_t)wrote - 1);
-    if (write && another(read)) fail("race: writes byte %zu of a device buffer, which another block reads in the same launch", at);
-    if (write) __atomic_store_n(writer, me, __ATOMIC_RELAXED);
-    else __atomic_store_n(reader, another(read) ? launch | SEVERAL : me, __ATOMIC_RELAXED);
-  }
+  for (uintptr_t i = first; i <= last; i++) check_device(b, last_buffer.shadow[i], i * GRAIN, me, write, f);
 }
 void forget_last_buffer() { last_buffer = {}; }
 }  // namespace emu

@@ -1,4 +1,4 @@
-// The race checker: a vector clock per warp, and for every two bytes of shared memory who wrote and read them last.
+// The race checker: a vector clock per warp, and for every two bytes of memory who wrote and read them last.
 #pragma once
 #include <cstdint>
 
@@ -36,12 +36,23 @@ struct Cell {
   Access write, read, read_too;  // two readers, since one may hide an unordered other
 };
 
+// The same for device memory. One reader is kept, and whether threads of other blocks have read too.
+struct DeviceAccess {
+  uint32_t launch;               // 0: never
+  uint32_t block : 31, several : 1;
+  uint32_t epoch;
+  uint32_t sync : 22, thread : 10;
+};
+struct DeviceCell {
+  DeviceAccess write, read;
+};
+
 struct Fiber;
 // An access of a thread to shared memory: an error if it races, reads what nobody wrote, or lies outside every array.
 void shared_access(uint32_t offset, uint32_t bytes, bool write, State state, const Fiber *f);
 // The asynchronous engine has filled these bytes; whoever waits for its mbarrier may read them.
 void async_write_done(uint32_t offset, uint32_t bytes);
-// An access to device memory: an error if another block of the launch wrote it, or reads what is written here.
+// An access to device memory: an error if it races with another block of the launch, or with a thread of this one.
 void device_access(const void *p, uint32_t bytes, bool write);
 void forget_last_buffer();      // at the start of a launch: buffers may have been freed since
 }  // namespace emu

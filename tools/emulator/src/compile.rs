@@ -93,8 +93,15 @@ impl Compiler {
         let mut compile = self.command();
         compile.args(["-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]).args(all);
         if kernel {
-            // Kernels pun types as nvcc allows, and carry `#pragma unroll`. Big frames must not jump over the guard page.
-            compile.args(["-fno-strict-aliasing", "-fstack-clash-protection", "-Wno-unknown-pragmas"]).args(kernels);
+            // Kernels pun types as nvcc allows, and carry `#pragma unroll`; bounds are checked when they run. Big frames
+            // must not jump over the guard page.
+            compile.args([
+                "-fno-strict-aliasing",
+                "-Wno-unknown-pragmas",
+                "-Wno-array-bounds",
+                "-Wno-maybe-uninitialized",
+            ]);
+            compile.arg("-fstack-clash-protection").args(kernels);
         }
         compile.arg("-I").arg(&self.emulator).arg("-I").arg(&self.headers);
         compile.arg("-MMD").arg("-MF").arg(&depends);

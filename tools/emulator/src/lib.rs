@@ -38,7 +38,7 @@ pub struct Config {
     pub race: bool,
     /// Asynchronous copies happen when they are waited for, else when they are issued. Both are legal.
     pub async_late: bool,
-    /// Blocks run on this many threads of the host; 0: one per core.
+    /// Blocks run on this many threads of the host; 0: one per core. The race build has one.
     pub os_threads: u32,
 }
 
@@ -49,6 +49,19 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Every schedule in every build that there is; where an environment variable replaces the library of one
+    /// ([`PLAIN_VARIABLE`]), in that build only.
+    pub fn all() -> impl Iterator<Item = Config> {
+        let replaced = |variable| std::env::var_os(variable).is_some();
+        let only = match (replaced(PLAIN_VARIABLE), replaced(RACE_VARIABLE)) {
+            (true, false) => Some(false),
+            (false, true) => Some(true),
+            _ => None,
+        };
+        let runs = move |race: &bool| only.is_none_or(|only| only == *race) && (!race || HAS_RACE_CHECKER);
+        [false, true].into_iter().filter(runs).flat_map(Config::schedules)
+    }
+
     /// Every policy with early and late asynchronous copies, in the plain or the race build.
     pub fn schedules(race: bool) -> impl Iterator<Item = Config> {
         [Policy::Forward, Policy::Reverse, Policy::Random, Policy::Lockstep].into_iter().flat_map(move |policy| {
@@ -223,6 +236,11 @@ impl Emulator {
         // SAFETY: the caller's promise.
         unsafe { self.library.launch(kernel, grid, block, shared, args, &config) }
     }
+}
+
+/// Where the build script keeps the objects of the embedded kernels.
+pub fn kernel_objects(build: compile::Build) -> PathBuf {
+    Path::new(env!("OUT_DIR")).join(build.name())
 }
 
 /// The compiler that built the emulator, for building further libraries from kernels.

@@ -23,7 +23,7 @@ pub struct Bug {
     pub kernel: &'static str,
     /// What is wrong.
     pub name: &'static str,
-    /// Text of the file, whose first occurrence is replaced.
+    /// Text of the file, or else of a header beside it, whose first occurrence is replaced.
     pub from: &'static str,
     /// The replacement.
     pub to: &'static str,
@@ -58,13 +58,22 @@ impl Bug {
         let error = |e: &dyn std::fmt::Display| format!("{kernel}, {name}: {e}");
         let compiler = crate::compiler();
         let original = folder.join(format!("{kernel}.cu"));
-        let source = std::fs::read_to_string(&original).map_err(|e| error(&e))?;
-        if !source.contains(from) {
-            return Err(error(&format!("the source has no {from:?}")));
-        }
         std::fs::create_dir_all(scratch).map_err(|e| error(&e))?;
+        let mut found = false;
+        // The headers move too: an include in quotes is looked for beside the file that it stands in.
+        for source in std::iter::once(original.clone()).chain(files(folder, "cuh")?) {
+            let mut text = std::fs::read_to_string(&source).map_err(|e| error(&e))?;
+            if !found && text.contains(from) {
+                text = text.replacen(from, to, 1);
+                found = true;
+            }
+            let copy = scratch.join(source.file_name().expect("a listed file has a name"));
+            std::fs::write(copy, text).map_err(|e| error(&e))?;
+        }
+        if !found {
+            return Err(error(&format!("no source has {from:?}")));
+        }
         let changed = scratch.join(format!("{kernel}.cu"));
-        std::fs::write(&changed, source.replacen(from, to, 1)).map_err(|e| error(&e))?;
 
         let object = scratch.join(object_name(&changed));
         compiler.object(build, true, &changed, &object).map_err(|e| error(&e))?;

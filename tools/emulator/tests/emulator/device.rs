@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, bytes_of, cast_slice, cast_slice_mut};
 use diem_emulator::compile::{Build, files};
-use diem_emulator::{Config, Emulator, HAS_RACE_CHECKER, compiler};
+use diem_emulator::{Config, Emulator, compiler};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -14,14 +14,6 @@ pub fn emulator(config: Config) -> Emulator {
     let mut emulator = *cell.get_or_init(|| Emulator::open(&library(build), config).expect("the library loads"));
     emulator.config = config;
     emulator
-}
-
-/// Every schedule, in every build that there is.
-pub fn schedules() -> impl Iterator<Item = Config> {
-    if !HAS_RACE_CHECKER {
-        eprintln!("skipped: the race build, which needs g++");
-    }
-    Config::schedules(false).chain(Config::schedules(true).filter(|_| HAS_RACE_CHECKER))
 }
 
 /// Where the test kernels lie.

@@ -95,9 +95,28 @@ fn blocks_that_write_the_same_element_race_and_neighbours_do_not() {
         let emulator = emulator(Config { policy, race: true, os_threads: 2, ..Config::default() });
         let out = Buffer::<u16>::new(&emulator, 2);
         let shape = ([2, 1, 1], [1, 1, 1], 0);
-        assert_says(&error_of(&emulator, "neighbours", shape, &[&out, &1i32]), &["neighbours: block", "race"]);
+        assert_says(
+            &error_of(&emulator, "neighbours", shape, &[&out, &1i32]),
+            &["neighbours: block", "race", "in another block"],
+        );
         assert_eq!(launch(&emulator, "neighbours", shape, &[&out, &0i32]), Ok(()));
         assert_eq!(out.read(), [0x3f80; 2]);
+    }
+}
+
+#[test]
+fn threads_of_a_block_race_on_device_memory_without_a_barrier() {
+    if !HAS_RACE_CHECKER {
+        return eprintln!("skipped: the race build, which needs g++");
+    }
+    for config in Config::schedules(true) {
+        let emulator = emulator(config);
+        let (x, y) = (Buffer::<f32>::new(&emulator, 64), Buffer::<f32>::new(&emulator, 64));
+        let shape = ([1, 1, 1], [64, 1, 1], 0);
+        let error = error_of(&emulator, "hands_over", shape, &[&x, &y, &1i32]);
+        assert_says(&error, &["hands_over: block", "race", "of block 0 with no barrier between"]);
+        assert_eq!(launch(&emulator, "hands_over", shape, &[&x, &y, &0i32]), Ok(()));
+        assert!(y.read().iter().zip((1..64).chain([0])).all(|(&found, want)| found == want as f32));
     }
 }
 

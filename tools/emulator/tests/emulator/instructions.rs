@@ -1,7 +1,9 @@
 //! Each instruction against its definition: fragment layouts against CuTe's published layout algebra, shuffles against the
 //! pseudo-code of the PTX ISA, conversions against IEEE 754.
 
-use super::device::{Argument, Buffer, Random, from_bf16, launch, schedules};
+use diem_emulator::Config;
+
+use super::device::{Argument, Buffer, Random, from_bf16, launch};
 
 const ONE_WARP: ([u32; 3], [u32; 3], u32) = ([1, 1, 1], [32, 1, 1], 0);
 
@@ -25,7 +27,7 @@ fn pairs(bits: impl Iterator<Item = u16>) -> Vec<u32> {
 
 #[test]
 fn mma_fragments_are_those_of_the_isa() {
-    for config in schedules() {
+    for config in Config::all() {
         let emulator = super::device::emulator(config);
         let mut random = Random(7);
         let ((a_bits, a), (b_bits, b)) = (random.bf16(16 * 16), random.bf16(16 * 8));
@@ -47,7 +49,7 @@ fn mma_fragments_are_those_of_the_isa() {
 
 #[test]
 fn ldmatrix_gives_each_lane_its_pair() {
-    for config in schedules() {
+    for config in Config::all() {
         let emulator = super::device::emulator(config);
         let mut random = Random(8);
         let x: Vec<u16> = (0..256).map(|_| random.bits() as u16).collect();
@@ -80,7 +82,7 @@ fn shuffle_source(kind: usize, lane: i32, b: i32, width: i32) -> i32 {
 
 #[test]
 fn shuffles_follow_the_isa() {
-    for config in schedules() {
+    for config in Config::all() {
         let emulator = super::device::emulator(config);
         let out = Buffer::<i32>::new(&emulator, 6 * 32 * 4 * 32);
         launch(&emulator, "shuffles", ONE_WARP, &[&out]).unwrap();
@@ -94,7 +96,7 @@ fn shuffles_follow_the_isa() {
 
 #[test]
 fn barriers_votes_and_partial_masks() {
-    for config in schedules() {
+    for config in Config::all() {
         let emulator = super::device::emulator(config);
         let out = Buffer::<i32>::new(&emulator, 1024);
         launch(&emulator, "barriers", ([1, 1, 1], [1024, 1, 1], 0), &[&out]).unwrap();
@@ -110,7 +112,7 @@ fn barriers_votes_and_partial_masks() {
 
 #[test]
 fn async_copies_fill_with_zeros() {
-    for config in schedules() {
+    for config in Config::all() {
         let emulator = super::device::emulator(config);
         let mut random = Random(9);
         let x: Vec<[u32; 4]> = (0..96).map(|_| std::array::from_fn(|_| random.bits() as u32)).collect();

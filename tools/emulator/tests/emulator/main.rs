@@ -3,6 +3,8 @@
 
 #![cfg(target_os = "linux")]
 
+use diem_emulator::Config;
+
 mod cases;
 mod device;
 mod errors;
@@ -13,7 +15,7 @@ mod seeded_bugs;
 /// Correct kernels pass under every schedule, in the plain and the race build.
 #[test]
 fn correct_kernels_pass() {
-    for config in device::schedules() {
+    for config in Config::all() {
         for (name, case) in cases::ALL {
             case(&device::emulator(config)).unwrap_or_else(|e| panic!("{name}, {config:?}: {e}"));
         }

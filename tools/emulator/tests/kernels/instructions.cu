@@ -99,6 +99,15 @@ KERNEL_ENTRY(convert)
 extern "C" __global__ void neighbours(__nv_bfloat16 *out, int clash) { out[clash ? 0 : blockIdx.x] = __float2bfloat16_rn(1.f); }
 KERNEL_ENTRY(neighbours)
 
+// Thread t hands x[t] to its neighbour through device memory; the barrier is there unless `race`.
+extern "C" __global__ void hands_over(float *x, float *y, int race) {
+  const int t = threadIdx.x;
+  x[t] = (float)t;
+  if (!race) __syncthreads();
+  y[t] = x[(t + 1) % blockDim.x];
+}
+KERNEL_ENTRY(hands_over)
+
 // The first half of the block never reaches the barrier that the second half waits at.
 extern "C" __global__ void waits_for_ever() {
   if (threadIdx.x >= 32) bar_sync(1, 64);

@@ -1,0 +1,81 @@
+//! Bugs seeded into the kernels: the tests of the op must see each, in the plain and in the race build. A bug is a line of
+//! `BUGS`; its kernel is compiled again, and the test named beside it runs on the result in a process of its own.
+#![cfg(feature = "emulator")]
+
+use diem_emulator::compile::{Build, in_parallel};
+use diem_emulator::seeded::{Bug, failure, report};
+use diem_emulator::{HAS_RACE_CHECKER, PLAIN_VARIABLE, RACE_VARIABLE, compiler, kernel_objects};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// A bug, and the test file and test that must fail.
+#[rustfmt::skip]
+const BUGS: &[(Bug, &str, &str)] = &[
+    (Bug::new("conv2d_f32", "no barrier before a stage is filled again", "cp_async_wait<STAGES - 2>();\n    __syncthreads();", "cp_async_wait<STAGES - 2>();"), "cuda_conv2d", "convolutions"),
+    (Bug::new("conv2d_bf16", "a stage is multiplied before it has arrived", "cp_async_wait<STAGES - 2>();", "cp_async_wait<STAGES - 1>();"), "cuda_conv2d", "linear_layers"),
+    (Bug::new("conv2d_bf16", "pixels past the last are stored", "if (m >= args.n * phase.h * phase.w) continue;", ""), "cuda_conv2d", "linear_layers"),
+    (Bug::new("conv2d_vjp_params", "no barrier before a stage is filled again", "__syncthreads();", ""), "cuda_conv2d", "linear_layers"),
+    (Bug::new("conv2d_vjp_params", "pixels past the last are read", "if (n[pass] >= args.n || k >= args.c_out) return nullptr;", "if (k >= args.c_out) return nullptr;"), "cuda_conv2d", "convolutions"),
+    (Bug::new("vector", "a sum is read before it is written", "scratch[threadIdx.x / 32] = v;\n  __syncthreads();", "scratch[threadIdx.x / 32] = v;"), "cuda_vector", "dots_accumulate_in_f64"),
+    (Bug::new("vector", "no tail of a copy", "GRID_STRIDE(i, words % 4) y[", "if (0) GRID_STRIDE(i, words % 4) y["), "cuda_vector", "casts_copies_and_fills"),
+    (Bug::new("cg", "scratch is written while the sum before is read", "v = warp_sum(v);\n  __syncthreads();", "v = warp_sum(v);"), "cuda_sampling", "conjugate_gradient_iterations"),
+    (Bug::new("cg", "a sample that stopped goes on", "if (status[n] != (float)kRunning) return;", ""), "cuda_sampling", "conjugate_gradient_iterations"),
+    (Bug::new("cg", "residual of the first sample", "const double beta = rr_next / rr_n;", "const double beta = rr_next / rr[0];"), "cuda_sampling", "conjugate_gradient_iterations"),
+    (Bug::new("mask", "every sample has the first mask", "mask_rows == 1 ? i % row : i", "i % row"), "cuda_sampling", "masks_hide_what_was_not_measured"),
+    (Bug::new("dense", "no guard of the last warps", "if (out >= n * m) return;", ""), "cuda_sampling", "matrices_and_their_adjoints"),
+    (Bug::new("noise", "four elements where fewer are left", "j < min(4u, row - 4 * block)", "j < 4u"), "cuda_sampling", "noise_has_the_bits_of_the_cpu"),
+    (Bug::new("precondition", "every sample has the first factor", "b.row(i / row)", "b.row(0)"), "cuda_sampling", "preconditioning_changes_the_type"),
+];
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The programs of test files, built as this one was.
+fn programs(names: &[&str]) -> HashMap<String, PathBuf> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").expect("cargo runs the tests"));
+    cargo.args(["test", "--no-run", "--message-format=json", "--quiet"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    for name in names {
+        cargo.args(["--test", name]);
+    }
+    let output = cargo.output().expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let artifacts = output.stdout.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+    artifacts
+        .filter_map(|artifact: serde_json::Value| {
+            let name = artifact["target"]["name"].as_str()?.to_owned();
+            Some((name, PathBuf::from(artifact["executable"].as_str()?)))
+        })
+        .collect()
+}
+
+/// What a build notices of a bug.
+fn notice(number: usize, build: Build, program: &Path) -> Option<String> {
+    let (bug, _, test) = &BUGS[number];
+    let scratch =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join("seeded_bugs").join(build.name()).join(number.to_string());
+    let kernels = compiler().headers;
+    let library = bug.library(build, &kernels, Some(&kernel_objects(build)), &scratch);
+    let library = library.unwrap_or_else(|e| panic!("{e}"));
+    let mut child = Command::new(program);
+    child.args(["--exact", test, "--test-threads=1"]).env("RUST_BACKTRACE", "0");
+    child.env(if build == Build::Race { RACE_VARIABLE } else { PLAIN_VARIABLE }, library);
+    failure(child, LIMIT, &scratch.join("log")).expect("the test can be started")
+}
+
+#[test]
+fn seeded_bugs_are_seen() {
+    let mut names: Vec<&str> = BUGS.iter().map(|(_, file, _)| *file).collect();
+    names.sort_unstable();
+    names.dedup();
+    let programs = programs(&names);
+    let builds = [Build::Plain, Build::Race].into_iter().filter(|&b| b == Build::Plain || HAS_RACE_CHECKER);
+    let jobs: Vec<(usize, Build)> = builds.flat_map(|build| (0..BUGS.len()).map(move |i| (i, build))).collect();
+    let notices = in_parallel(&jobs, |&(i, build)| notice(i, build, &programs[BUGS[i].1]));
+    let results: Vec<_> = jobs.iter().zip(notices).map(|(&(i, build), notice)| (BUGS[i].0, build, notice)).collect();
+    let missed = report(&results);
+    assert!(missed.is_empty(), "{missed:#?}");
+}
