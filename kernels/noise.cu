@@ -5,18 +5,9 @@
 // (b, k, step, purpose).
 // Launch: one-dimensional, 256 threads, one thread for a block of four. Bytes: y once, written. FLOPs: 100 in f64 for each
 // element, which is less time than its four bytes take where f64 runs at half the rate of f32 (A100, H100).
+#include "philox.cuh"
 #include "scalar.cuh"
 #include "vec.cuh"
-
-static __device__ __forceinline__ uint4 philox4x32(uint4 x, uint32_t k0, uint32_t k1) {
-#pragma unroll
-  for (int round = 0; round < 10; round++) {
-    const uint64_t p0 = (uint64_t)0xd2511f53u * x.x, p1 = (uint64_t)0xcd9e8d57u * x.z;
-    x = make_uint4((uint32_t)(p1 >> 32) ^ x.y ^ k0, (uint32_t)p1, (uint32_t)(p0 >> 32) ^ x.w ^ k1, (uint32_t)p0);
-    k0 += 0x9e3779b9u, k1 += 0xbb67ae85u;
-  }
-  return x;
-}
 
 // ln((word + 1) / 2^32).
 static __device__ __forceinline__ double ln_fraction(uint32_t word) {

@@ -1,5 +1,6 @@
 //! Norm and gated residual of the CUDA kernels against the reference: rows held in registers and rows read again, with
 //! and without 16-byte accesses.
+#![cfg(feature = "emulator")]
 
 mod emulated;
 

@@ -1,4 +1,5 @@
 //! SiLU, upsampling, concatenation, patches and noise embedding of the CUDA kernels against the reference.
+#![cfg(feature = "emulator")]
 
 mod emulated;
 

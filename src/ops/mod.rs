@@ -7,15 +7,20 @@
 //! in PyTorch's layouts. A coarse op ([`res_block`], [`attn_block`], [`merge`]) has a default made of fine ones; a
 //! backend may override it with a fused one, and the same tests hold for both.
 
+pub mod adam;
 pub mod attention;
 pub mod attn_block;
 pub mod cg;
 pub mod channel_norm;
 pub mod concat;
 pub mod conv2d;
+pub mod denoising_loss;
 pub mod dense;
 pub mod dplr;
+pub mod dropout;
+pub mod ema;
 pub mod gated_residual;
+pub mod global_norm;
 pub mod linear;
 pub mod mask;
 pub mod merge;
@@ -28,15 +33,20 @@ pub mod silu;
 pub mod upsample;
 pub mod vector;
 
+pub use adam::Adam;
 pub use attention::Attention;
 pub use attn_block::AttnBlock;
 pub use cg::ConjugateGradient;
 pub use channel_norm::ChannelNorm;
 pub use concat::Concat;
 pub use conv2d::Conv2d;
+pub use denoising_loss::DenoisingLoss;
 pub use dense::Dense;
 pub use dplr::Dplr;
+pub use dropout::Dropout;
+pub use ema::Ema;
 pub use gated_residual::GatedResidual;
+pub use global_norm::GlobalNorm;
 pub use linear::Linear;
 pub use mask::Mask;
 pub use merge::Merge;
@@ -103,3 +113,8 @@ const _: fn() = || {
     fn complete<B: Ops>() {}
     complete::<crate::backend::reference::Reference>();
 };
+
+/// What training needs besides.
+pub trait TrainingOps: Ops + Adam + DenoisingLoss + Dropout + Ema + GlobalNorm {}
+
+impl<B: Ops + Adam + DenoisingLoss + Dropout + Ema + GlobalNorm> TrainingOps for B {}

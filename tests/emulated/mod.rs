@@ -64,11 +64,23 @@ pub fn agree(
     reference: impl Fn(&Reference, &[HostTensor<f64>]) -> Vec<HostTensor<f64>>,
     cuda: impl Fn(&Cuda, &[CudaTensor]) -> Vec<CudaTensor>,
 ) -> f64 {
+    agree_under(schedules(), inputs, precision, bound, reference, cuda)
+}
+
+/// The same under some schedules.
+pub fn agree_under(
+    schedules: impl Iterator<Item = Config>,
+    inputs: &[Input],
+    precision: Dtype,
+    bound: f64,
+    reference: impl Fn(&Reference, &[HostTensor<f64>]) -> Vec<HostTensor<f64>>,
+    cuda: impl Fn(&Cuda, &[CudaTensor]) -> Vec<CudaTensor>,
+) -> f64 {
     let definition = Reference::new();
     let x: Vec<_> = inputs.iter().map(|input| definition.upload(input.shape, &input.values)).collect();
     let expected: Vec<Vec<f64>> = reference(&definition, &x).iter().map(|y| y.to_vec()).collect();
     let mut worst = 0.0f64;
-    for config in schedules() {
+    for config in schedules {
         let device = device(config, precision);
         let x: Vec<_> = inputs.iter().map(|input| device.upload_as(input.shape, &input.values, input.dtype)).collect();
         let found = cuda(&device, &x);

@@ -29,6 +29,8 @@ pub enum Purpose {
     Prior = 6,
     /// Inputs of self-tests and benchmarks.
     Test = 7,
+    /// Which activations dropout keeps.
+    Dropout = 8,
 }
 
 /// Names one array of random numbers: the counter words of Philox4x32-10 (Salmon et al., 2011) beside the element.

@@ -5,14 +5,12 @@ use crate::backend::cuda::{Args, Cuda, CudaTensor, Launch};
 use crate::backend::{Array, Backend, Shape};
 
 impl NoiseEmbedding for Cuda {
-    /// One noise level may change from step to step of a recorded sampler; several are uploaded.
     fn noise_embedding_forward(&self, log_sigma: &[f64], features: usize) -> CudaTensor {
         assert!(features.is_multiple_of(2), "an embedding of {features} features");
         let (rows, half) = (log_sigma.len(), features / 2);
         let e = self.alloc(Shape::rows(rows, features));
-        let each = (rows > 1).then(|| self.upload(Shape::rows(rows, 1), log_sigma));
-        let shared = self.scalar(if rows == 1 { log_sigma[0] } else { 0.0 });
-        let args = Args::new().ptr(&e).arg(shared).ptr_or_null(each.as_ref()).arg(rows as u32).arg(half as u32);
+        let log_sigma = self.scalars(log_sigma);
+        let args = Args::new().ptr(&e).arg(log_sigma.arg()).arg(rows as u32).arg(half as u32);
         self.launch(Launch::per_item("noise_embedding_forward_f32", rows * half, args));
         e
     }

@@ -1,0 +1,28 @@
+//! Dropout whose mask is a function of seed, step and sample, and is never stored.
+
+mod cuda;
+mod host;
+
+use super::noise::Stream;
+use crate::backend::Backend;
+
+/// x ← x keep/(1 - rate), keep = 1 where the uniform number of the element is at least `rate`, else 0.
+///
+/// It is its own VJP, under the same stream and samples. SiLU's value and derivative of a layer, masked alike, make the
+/// layer's dropout, and leave its VJP as it was.
+///
+/// # Shapes
+/// `x` (N, H, W, C); row i has the mask of sample `samples[i]`, whatever the others are.
+///
+/// # Reference
+/// Srivastava et al., *Dropout*, JMLR 2014.
+pub trait Dropout: Backend {
+    /// Masks `x`; 0 ≤ rate < 1. The word of element e is word e mod 4 of counter block e/4: see [`super::Noise`].
+    fn dropout(&self, x: &mut Self::Tensor, rate: f64, stream: Stream, samples: &[u32]);
+}
+
+/// The smallest word of a random number that keeps its element.
+fn threshold(rate: f64) -> u32 {
+    assert!((0.0..1.0).contains(&rate), "a dropout rate of {rate}");
+    (rate * 4_294_967_296.0) as u32
+}
