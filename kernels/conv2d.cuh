@@ -15,8 +15,8 @@
 // Weights are packed so that the accumulators of a thread are groups of 8 neighbouring channels (packed_channel): epilogues
 // load and store 16 bytes at a time.
 //
-// Floor of a call: 2 pixels c_out K FLOP at the matrix peak, or, with arrays of the epilogue,
-// 2 (pixels c_in + pixels c_out (1 + arrays) + K c_out) bytes at the memory's.
+// Resources, and the floor of every layer of the paper's network: docs/kernels.md. A call takes 2 pixels c_out K FLOP and, with
+// arrays of the epilogue, sizeof(T) (pixels c_in + pixels c_out (1 + arrays) + K c_out) bytes.
 #pragma once
 #include "epilogue.cuh"
 #include "gpu_ptx.cuh"
@@ -94,12 +94,11 @@ template <class T, int BM, int THREADS, Source SOURCE> struct Rows {
       const Pixel o(phase, m + i * (THREADS / 4));
       const int y = o.p * in.stride + in.i0, x = o.q * in.stride + in.j0;
       corner[i] = ((o.n * in.h + y) * in.w + x) * in.c;
+      int columns = 0;
+      for (int s = 0; s < in.kw; s++) columns |= ((unsigned)(x + s) < (unsigned)in.w) << s;
       taps[i] = 0;
       for (int r = 0; r < in.kh; r++)
-        for (int s = 0; s < in.kw; s++) {
-          const bool inside = (unsigned)(y + r) < (unsigned)in.h && (unsigned)(x + s) < (unsigned)in.w;
-          taps[i] |= (inside && o.n < args.n) << (r * in.kw + s);
-        }
+        if ((unsigned)(y + r) < (unsigned)in.h && o.n < args.n) taps[i] |= columns << r * in.kw;
     }
   }
   __device__ __forceinline__ void next_tap() {
@@ -172,9 +171,9 @@ template <int MI, int NI>
 __device__ __forceinline__ void multiply(float (&acc)[MI][4 * NI][4], const float *a, const float *b) {
   const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
   const auto row = [](const float *tile, int r, int q) {
-    return *reinterpret_cast<const float4 *>(reinterpret_cast<const unsigned char *>(tile) + swizzled(r, q));
+    return *reinterpret_cast<const float4 *>(reinterpret_cast<const char *>(tile) + swizzled(r, q));
   };
-#pragma unroll
+#pragma unroll 1 // unrolled, it takes more registers than there are
   for (int q = 0; q < 4; q++) {
     float4 fa[MI][2];
 #pragma unroll

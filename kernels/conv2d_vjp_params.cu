@@ -4,7 +4,7 @@
 //   db[o] += sum over n, i, j of dy[n, i, j, o]
 //
 // x (n, h, w, c_in): one array, or concat(upsample(x1), x2), whose parts are read where they are; dy (n, h', w', c_out).
-// A matrix product of depth pixels: a block owns 128 output channels x 128 columns (tap, c), a warp 64 x 32, over one piece of
+// A matrix product of depth pixels: a block owns 128 output channels x 128 columns (tap, c), a warp 64 x 64, over one piece of
 // the pixels (blockIdx.z), which it copies in steps of 64 bytes' worth (32 bf16, 16 f32) through 4 stages of cp.async. Sums
 // of the pieces go to `partial` (pieces, c_out, taps, c_in), f32, and conv2d_vjp_params_add_f32 adds them in order: no atomics,
 // and the order depends on the extents alone. The bias' sums are taken by the blocks of the first columns.
@@ -29,7 +29,7 @@ struct VjpParamsArgs {
 
 namespace {
 
-constexpr int BM = 128, BN = 128, MI = 4, THREADS = 256, STAGES = 4;
+constexpr int BM = 128, BN = 128, MI = 4, NJ = 8, THREADS = 128, STAGES = 4;
 
 /// A tile in shared memory: a row per pixel, 128 channels; chunks of 16 bytes are XOR-swizzled for ldmatrix.
 template <class T> struct Tile {
@@ -110,34 +110,34 @@ template <class T, bool GATHERED> struct Columns {
   }
 };
 
-/// acc += dy^T x over one stage. `row` and `column` say which of its warp's 64 x 32 sums a lane holds in acc[i][j][2 h + e].
+/// acc += dy^T x over one stage. `row` and `column` say which of its warp's 64 x 64 sums a lane holds in acc[i][j][2 h + e].
 template <class T> struct Product;
 template <> struct Product<bf16> {
   static __device__ __forceinline__ int row(int i, int h) { return 16 * i + 8 * h + threadIdx.x % 32 / 4; }
   static __device__ __forceinline__ int column(int j, int e) { return 8 * j + 2 * (threadIdx.x % 4) + e; }
-  static __device__ __forceinline__ void add(float (&acc)[MI][4][4], const unsigned char *stage, int wm, int wn) {
+  static __device__ __forceinline__ void add(float (&acc)[MI][NJ][4], const unsigned char *stage, int wm, int wn) {
     const int lane = threadIdx.x % 32;
     const uint32_t a = smem_u32(stage), b = a + Tile<bf16>::BYTES;
 #pragma unroll
     for (int k = 0; k < 2; k++) {
-      uint32_t fa[MI][4], fb[2][4];
+      uint32_t fa[MI][4], fb[NJ / 2][4];
 #pragma unroll
       for (int i = 0; i < MI; i++)
         ldmatrix_x4_trans(fa[i], a + Tile<bf16>::at(16 * k + lane / 16 * 8 + lane % 8, wm / 8 + 2 * i + (lane / 8 & 1)));
 #pragma unroll
-      for (int j = 0; j < 2; j++)
+      for (int j = 0; j < NJ / 2; j++)
         ldmatrix_x4_trans(fb[j], b + Tile<bf16>::at(16 * k + lane % 16, wn / 8 + 2 * j + lane / 16));
 #pragma unroll
       for (int i = 0; i < MI; i++)
 #pragma unroll
-        for (int j = 0; j < 4; j++) mma_m16n8k16_bf16(acc[i][j], fa[i], fb[j / 2][j % 2 * 2], fb[j / 2][j % 2 * 2 + 1]);
+        for (int j = 0; j < NJ; j++) mma_m16n8k16_bf16(acc[i][j], fa[i], fb[j / 2][j % 2 * 2], fb[j / 2][j % 2 * 2 + 1]);
     }
   }
 };
 template <> struct Product<float> {
   static __device__ __forceinline__ int row(int i, int h) { return 8 * (threadIdx.x % 32 / 4) + 2 * i + h; }
-  static __device__ __forceinline__ int column(int j, int e) { return 8 * (threadIdx.x % 4) + 2 * j + e; }
-  static __device__ __forceinline__ void add(float (&acc)[MI][4][4], const unsigned char *stage, int wm, int wn) {
+  static __device__ __forceinline__ int column(int j, int e) { return j / 4 * 32 + 8 * (threadIdx.x % 4) + j % 4 * 2 + e; }
+  static __device__ __forceinline__ void add(float (&acc)[MI][NJ][4], const unsigned char *stage, int wm, int wn) {
     const auto eight = [](float (&v)[8], const unsigned char *tile, int pixel, int c) {
       const float4 low = *reinterpret_cast<const float4 *>(tile + Tile<float>::at(pixel, c / 4));
       const float4 high = *reinterpret_cast<const float4 *>(tile + Tile<float>::at(pixel, c / 4 + 1));
@@ -145,15 +145,18 @@ template <> struct Product<float> {
     };
 #pragma unroll
     for (int k = 0; k < Tile<float>::PIXELS; k++) {
-      float dy[8], x[8];
+      float dy[8], x[NJ / 4][8];
       eight(dy, stage, k, wm + row(0, 0));
-      eight(x, stage + Tile<float>::BYTES, k, wn + column(0, 0));
+#pragma unroll
+      for (int group = 0; group < NJ / 4; group++)
+        eight(x[group], stage + Tile<float>::BYTES, k, wn + column(4 * group, 0));
 #pragma unroll
       for (int i = 0; i < MI; i++)
 #pragma unroll
-        for (int j = 0; j < 4; j++)
+        for (int j = 0; j < NJ; j++)
 #pragma unroll
-          for (int h = 0; h < 4; h++) acc[i][j][h] = fmaf(dy[2 * i + h / 2], x[2 * j + h % 2], acc[i][j][h]);
+          for (int h = 0; h < 4; h++)
+            acc[i][j][h] = fmaf(dy[2 * i + h / 2], x[j / 4][j % 4 * 2 + h % 2], acc[i][j][h]);
     }
   }
 };
@@ -170,9 +173,9 @@ template <class T, bool GATHERED> __device__ __forceinline__ void vjp_params(con
     cp_async_commit();
   };
 
-  const int warp = threadIdx.x / 32, wm = warp / 4 * 64, wn = warp % 4 * 32;
-  const bool bias = args.db && blockIdx.x == 0 && threadIdx.x < BM;
-  float acc[MI][4][4] = {}, db = 0.f;
+  const int warp = threadIdx.x / 32, wm = warp / 2 * 64, wn = warp % 2 * 64;
+  const bool bias = args.db && blockIdx.x == 0; // a channel per thread
+  float acc[MI][NJ][4] = {}, db = 0.f;
 #pragma unroll 1
   for (int k = 0; k < STAGES - 1; k++) copy(k);
 #pragma unroll 1
@@ -194,7 +197,7 @@ template <class T, bool GATHERED> __device__ __forceinline__ void vjp_params(con
 #pragma unroll
   for (int i = 0; i < MI; i++)
 #pragma unroll
-    for (int j = 0; j < 4; j++)
+    for (int j = 0; j < NJ; j++)
 #pragma unroll
       for (int h = 0; h < 4; h++) {
         const int o = o0 + wm + Product<T>::row(i, h / 2), column = column0 + wn + Product<T>::column(j, h % 2);
@@ -206,7 +209,7 @@ template <class T, bool GATHERED> __device__ __forceinline__ void vjp_params(con
 } // namespace
 
 #define VJP_PARAMS(NAME, T, GATHERED)                                                                                  \
-  extern "C" __global__ void __launch_bounds__(THREADS, GATHERED || sizeof(T) == 4 ? 1 : 2)                            \
+  extern "C" __global__ void __launch_bounds__(THREADS, 2)                                                              \
       NAME(const __grid_constant__ VjpParamsArgs args) {                                                               \
     vjp_params<T, GATHERED>(args);                                                                                     \
   }                                                                                                                    \

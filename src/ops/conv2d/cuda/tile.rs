@@ -15,13 +15,13 @@ pub(crate) enum Tile {
 
 impl Tile {
     /// The one that should take least time: blocks are dealt out to the multiprocessors, and each takes the time of its
-    /// products over the tile's efficiency (its products per byte of shared memory that they read).
+    /// products over the tile's efficiency, which is in products per clock of shared memory.
     pub fn best(cuda: &Cuda, pixels: usize, channels: usize, phases: usize) -> Self {
         let multiprocessors = cuda.driver().properties().multiprocessors as usize;
         let time = |tile: &Self| {
             let (rows, columns) = tile.extents();
             let blocks = pixels.div_ceil(rows) * channels.div_ceil(columns) * phases;
-            let percent = [100, 90, 50][*tile as usize];
+            let percent = [100, 64, 32][*tile as usize];
             blocks.div_ceil(multiprocessors) * rows * columns * 100 / percent
         };
         [Self::Large, Self::Medium, Self::Small].into_iter().min_by_key(time).expect("three tiles")

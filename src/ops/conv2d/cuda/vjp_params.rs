@@ -101,7 +101,7 @@ pub(crate) fn accumulate(
         crate::kernel!("conv2d_vjp_params_gathered", dtype)
     };
     let grid = [columns.div_ceil(TILE), y.c.div_ceil(TILE), pieces].map(|blocks| int(blocks) as u32);
-    cuda.launch(Launch { kernel, grid, block: [256, 1, 1], shared: 4 * 2 * 8192, args: Args::new().arg(args) });
+    cuda.launch(Launch { kernel, grid, block: [128, 1, 1], shared: 4 * 2 * 8192, args: Args::new().arg(args) });
     add(cuda, dw, &partial_dw, pieces, s.c, width * width);
     if let Some((db, partial)) = db.zip(partial_db) {
         add(cuda, db, &partial, pieces, 1, 1);
