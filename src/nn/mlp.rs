@@ -7,8 +7,8 @@ use super::{Network, NonFinite, first_nonfinite};
 use crate::Result;
 use crate::backend::{Array, Keep, Shape};
 use crate::ops::Ops;
+use crate::ops::mlp::{MlpSaved, MlpWeights, forward_by_layers, vjp_by_layers};
 use std::borrow::Borrow;
-use std::sync::Arc;
 
 /// h_0 = (x, embedding); h_(i+1) = norm(silu(fc_i h_i)); the last layer is linear.
 ///
@@ -21,22 +21,6 @@ pub struct Mlp<B: Ops> {
     config: MlpConfig,
     hidden: Vec<LinearLayer<B>>,
     last: LinearLayer<B>,
-}
-
-/// What the VJPs of an MLP need.
-pub struct MlpSaved<B: Ops> {
-    hidden: Vec<HiddenSaved<B>>,
-    /// (N, 1, 1, D + E): the first layer's input, for its parameters.
-    input: Option<Arc<B::Tensor>>,
-}
-
-struct HiddenSaved<B: Ops> {
-    /// (N, 1, 1, width): SiLU's derivative.
-    derivative: B::Tensor,
-    /// (N, 1, 1, width): the norm's output, the next layer's input.
-    y: Arc<B::Tensor>,
-    /// (N, 1, 1, 1).
-    rstd: B::Tensor,
 }
 
 impl<B: Ops> Mlp<B> {
@@ -53,59 +37,14 @@ impl<B: Ops> Mlp<B> {
         &self.config
     }
 
-    /// A forward that shows every layer's output to `probe`.
-    fn run(
-        &self,
-        backend: &B,
-        x: &B::Tensor,
-        embedding: &B::Tensor,
-        keep: Keep,
-        mut probe: impl FnMut(&str, &B::Tensor),
-    ) -> (B::Tensor, Option<MlpSaved<B>>) {
-        let n = x.shape().n;
-        assert_eq!(x.shape(), Shape::rows(n, self.config.features), "vectors for a network of features");
-        let input = if embedding.shape().n == n {
-            backend.concat_forward(x, embedding)
-        } else {
-            backend.concat_forward(x, &backend.gather_rows(embedding, &vec![0; n]))
-        };
-        let mut x = Arc::new(input);
-        let input = (keep == Keep::All).then(|| x.clone());
-        let mut hidden = Vec::with_capacity(self.hidden.len());
-        for layer in &self.hidden {
-            let (z, derivative) = backend.silu_forward(&backend.linear_forward(&layer.k, &x), keep);
-            let (y, rstd) = backend.channel_norm_forward(&z, None);
-            probe(&layer.name, &y);
-            x = Arc::new(y);
-            hidden.extend(derivative.map(|derivative| HiddenSaved { derivative, y: x.clone(), rstd }));
-        }
-        let y = backend.linear_forward(&self.last.k, &x);
-        probe(&self.last.name, &y);
-        (y, (keep != Keep::Nothing).then_some(MlpSaved { hidden, input }))
+    fn weights(&self) -> MlpWeights<'_, B> {
+        MlpWeights { hidden: self.hidden.iter().map(|layer| &layer.k).collect(), last: &self.last.k }
     }
-
-    /// dx; with `grads` also adds the parameter gradients.
-    fn pull_back(
-        &self,
-        backend: &B,
-        saved: &MlpSaved<B>,
-        dy: &B::Tensor,
-        mut grads: Option<&mut Grads<B>>,
-    ) -> B::Tensor {
-        let mut backward = |layer: &LinearLayer<B>, i: usize, dy: &B::Tensor| {
-            if let Some(grads) = grads.as_deref_mut() {
-                let first = || saved.input.as_ref().expect("the forward kept all");
-                let x = if i == 0 { first() } else { &saved.hidden[i - 1].y };
-                layer.vjp_params(backend, x, dy, grads);
-            }
-            backend.linear_vjp(&layer.k, dy)
-        };
-        let mut dx = backward(&self.last, self.hidden.len(), dy);
-        for (i, (layer, saved)) in self.hidden.iter().zip(&saved.hidden).enumerate().rev() {
-            let dz = backend.channel_norm_vjp(&saved.y, &saved.rstd, None, &dx);
-            dx = backward(layer, i, &backend.silu_vjp(&saved.derivative, &dz));
-        }
-        backend.concat_vjp(&dx, self.config.features).0
+    fn layer(&self, i: usize) -> &LinearLayer<B> {
+        self.hidden.get(i).unwrap_or(&self.last)
+    }
+    fn assert_features(&self, x: &B::Tensor) {
+        assert_eq!(x.shape(), Shape::rows(x.shape().n, self.config.features), "vectors for a network of features");
     }
 }
 
@@ -124,10 +63,11 @@ impl<B: Ops> Network<B> for Mlp<B> {
         condition: &Self::Condition,
         keep: Keep,
     ) -> (B::Tensor, Option<Self::Saved>) {
-        self.run(backend, x, condition, keep, |_, _| ())
+        self.assert_features(x);
+        backend.mlp_forward(&self.weights(), x, condition, keep)
     }
     fn vjp(&self, backend: &B, _condition: &Self::Condition, saved: &Self::Saved, dy: &B::Tensor) -> B::Tensor {
-        self.pull_back(backend, saved, dy, None)
+        backend.mlp_vjp(&self.weights(), saved, dy)
     }
     fn vjp_params(
         &self,
@@ -137,11 +77,13 @@ impl<B: Ops> Network<B> for Mlp<B> {
         dy: &B::Tensor,
         grads: &mut Grads<B>,
     ) -> B::Tensor {
-        self.pull_back(backend, saved, dy, Some(grads))
+        let mut params = |i: usize, x: &B::Tensor, dy: &B::Tensor| self.layer(i).vjp_params(backend, x, dy, grads);
+        vjp_by_layers(backend, &self.weights(), saved, dy, Some(&mut params))
     }
     fn locate_nonfinite(&self, backend: &B, x: &B::Tensor, condition: &Self::Condition) -> Result<Option<NonFinite>> {
         first_nonfinite(backend, x, |probe| {
-            self.run(backend, x, condition, Keep::Nothing, probe);
+            let after = |i: usize, y: &B::Tensor| probe(&self.layer(i).name, y);
+            forward_by_layers(backend, &self.weights(), x, condition, Keep::Nothing, after);
         })
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! Conventions. Activations are (N, H, W, C), row-major. A gradient of a scalar loss with respect to `x` is `dx`; `vjp`
 //! maps `dy` to `dx`; `vjp_params` adds the parameter gradients to accumulators that the caller has zeroed. Weights come
-//! in PyTorch's layouts. A coarse op ([`res_block`], [`attn_block`], [`merge`]) has a default made of fine ones; a
+//! in PyTorch's layouts. A coarse op ([`res_block`], [`attn_block`], [`merge`], [`mlp`]) has a default made of fine ones; a
 //! backend may override it with a fused one, and the same tests hold for both.
 
 pub mod adam;
@@ -24,6 +24,7 @@ pub mod global_norm;
 pub mod linear;
 pub mod mask;
 pub mod merge;
+pub mod mlp;
 pub mod noise;
 pub mod noise_embedding;
 pub mod patch;
@@ -50,6 +51,7 @@ pub use global_norm::GlobalNorm;
 pub use linear::Linear;
 pub use mask::Mask;
 pub use merge::Merge;
+pub use mlp::Mlp;
 pub use noise::Noise;
 pub use noise_embedding::NoiseEmbedding;
 pub use patch::Patch;
@@ -73,6 +75,7 @@ pub trait Ops:
     + Linear
     + Mask
     + Merge
+    + Mlp
     + Noise
     + NoiseEmbedding
     + Patch
@@ -97,6 +100,8 @@ impl<B> Ops for B where
         + Linear
         + Mask
         + Merge
+        + Mlp
+        + Mlp
         + Noise
         + NoiseEmbedding
         + Patch

@@ -26,6 +26,19 @@ impl CudaLinear {
     pub(crate) fn bias(&self) -> Option<&CudaTensor> {
         self.bias.as_ref()
     }
+    /// c_in.
+    pub(crate) fn inputs(&self) -> usize {
+        self.maps[0].vjp.outputs()
+    }
+    /// c_out.
+    pub(crate) fn outputs(&self) -> usize {
+        self.maps[0].forward.outputs()
+    }
+    /// w and its transpose, f32, packed.
+    pub(crate) fn packed_f32(&self) -> [&CudaTensor; 2] {
+        let maps = self.maps(Dtype::F32);
+        [&maps.forward, &maps.vjp].map(Map::point_weights)
+    }
     fn maps(&self, dtype: Dtype) -> &Maps {
         self.maps.iter().find(|maps| maps.dtype == dtype).expect("weights in f32 and in the network's precision")
     }
@@ -39,6 +52,16 @@ impl Cuda {
     /// wᵀ dy, finished by `epilogue`.
     pub(crate) fn linear_vjp_fused(&self, k: &CudaLinear, dy: &CudaTensor, epilogue: &Epilogue<'_>) -> CudaTensor {
         self.product(&k.maps(dy.dtype()).vjp, dy, epilogue)
+    }
+    /// wᵀ (factor dy), `factor` the channels of one row of f32 from `first` on.
+    pub(crate) fn linear_vjp_scaled(
+        &self,
+        k: &CudaLinear,
+        factor: &CudaTensor,
+        first: usize,
+        dy: &CudaTensor,
+    ) -> CudaTensor {
+        self.product(&k.maps(dy.dtype()).vjp.scaled(self, factor, first), dy, &Epilogue::Bias(None))
     }
     fn product(&self, map: &Map, x: &CudaTensor, epilogue: &Epilogue<'_>) -> CudaTensor {
         let y = self.alloc_as(x.shape().with_c(map.outputs()), x.dtype());

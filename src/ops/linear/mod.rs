@@ -1,7 +1,7 @@
 //! Linear layer on channels: a fully connected layer on rows, a 1x1 convolution on pixels.
 
 mod cpu;
-mod cuda;
+pub(crate) mod cuda;
 mod reference;
 
 use crate::backend::Backend;

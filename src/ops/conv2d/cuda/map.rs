@@ -84,6 +84,13 @@ impl Map {
         self.outputs
     }
 
+    /// The packed weights of a map that reads one pixel: \[channels / BK\]\[outputs, rounded up to 32\]\[BK\], see
+    /// `conv2d_pack.cu`.
+    pub fn point_weights(&self) -> &CudaTensor {
+        let [phase] = &self.phases[..] else { panic!("weights in {} phases", self.phases.len()) };
+        phase.weights()
+    }
+
     /// The same map of an image whose channels are multiplied by those of `factor`, one row of f32, from `first` on; for
     /// maps of one array in one phase.
     pub fn scaled(&self, cuda: &Cuda, factor: &CudaTensor, first: usize) -> Self {

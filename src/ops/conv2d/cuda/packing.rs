@@ -144,6 +144,10 @@ impl<'a> Packing<'a> {
 }
 
 impl PackedPhase {
+    /// The packed weights.
+    pub fn weights(&self) -> &CudaTensor {
+        &self.weights
+    }
     /// With input channel c times the f32 number c at `factor`; for one array.
     pub fn scaled(&self, cuda: &Cuda, factor: u64, outputs: usize) -> Self {
         let [window] = self.windows[..] else { panic!("scaling of {} arrays", self.windows.len()) };
