@@ -93,8 +93,8 @@ impl Args {
         let settings = Settings { iterations: ITERATIONS, ..Settings::default() };
         let posterior = PosteriorOf { observations: &observations, draws: self.draws, settings, prior: None };
         let stream = Stream::new(self.seed, Purpose::Start);
-        let sampling =
-            Sampling { backend: &cpu, model: &model, plan: &plan, stream, image, posterior: Some(posterior) };
+        let posterior = Some(posterior);
+        let sampling = Sampling { backend: &cpu, model: &model, plan: &plan, stream, image, posterior, operator: None };
         let start = Instant::now();
         let samples = self.draw(&sampling)?;
         let time = start.elapsed();

@@ -78,6 +78,7 @@ impl Args {
             stream: Stream::new(self.seed, Purpose::Start),
             image: loaded.image,
             posterior: loaded.posterior(settings, draws),
+            operator: loaded.operator.as_ref(),
         };
         self.draw(&sampling, &mut folder, shape, out)?;
 
@@ -110,7 +111,8 @@ impl Args {
             _ if done == total => return Ok(()),
             BatchSize::Of(size) => size,
             BatchSize::Auto => {
-                let Prediction { size, bytes } = batch_size::automatic(sampling, total - done)?;
+                let Prediction { size, bytes } =
+                    batch_size::automatic(sampling.backend, total - done, || sampling.probe())?;
                 say(out, format_args!("batch: {size} samples at a time, {:.2} GiB", bytes as f64 / GIB))?;
                 size
             }

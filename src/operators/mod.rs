@@ -9,6 +9,7 @@ pub use mask::PixelMask;
 use crate::backend::{Array, Backend, Shape};
 use crate::ops::Vector;
 use crate::{Error, Result};
+use std::sync::Arc;
 
 /// A linear map from images to measurements, and its exact adjoint, for the samples of one batch.
 pub trait Operator<B: Backend>: Send + Sync {
@@ -35,8 +36,8 @@ pub struct Measurement<B: Backend> {
     pub y: B::Tensor,
     /// (R, 1, 1, 1), R = 1 or N: σ_y².
     pub variance: B::Tensor,
-    /// A.
-    pub operator: Box<dyn Operator<B>>,
+    /// A; batches share it where it is one for all samples.
+    pub operator: Arc<dyn Operator<B>>,
 }
 
 impl<B: Vector> Measurement<B> {
@@ -45,6 +46,13 @@ impl<B: Vector> Measurement<B> {
     /// # Errors
     /// When the extents do not agree, when a noise is not positive and finite, or when `y` is not finite where it counts.
     pub fn new(backend: &B, y: &B::Tensor, sigma_y: &[f64], operator: Box<dyn Operator<B>>) -> Result<Self> {
+        Self::of_shared(backend, y, sigma_y, operator.into())
+    }
+    /// As [`Measurement::new`], of an operator that other batches use too.
+    ///
+    /// # Errors
+    /// As [`Measurement::new`].
+    pub fn of_shared(backend: &B, y: &B::Tensor, sigma_y: &[f64], operator: Arc<dyn Operator<B>>) -> Result<Self> {
         let n = y.shape().n;
         let expected = operator.measured(n)?;
         if y.shape() != expected {
@@ -69,7 +77,7 @@ impl<B: Vector> Measurement<B> {
         Self {
             y: backend.gather_rows(&self.y, index),
             variance: gather_or_share(backend, &self.variance, index),
-            operator: self.operator.gather(backend, index),
+            operator: self.operator.gather(backend, index).into(),
         }
     }
     /// (Σ_y + A V Aᵀ) p, given w = V Aᵀ p.

@@ -1,11 +1,10 @@
 //! How many samples at a time: as many as help, within the memory that is there.
 
-use super::sampling::Sampling;
 use crate::Result;
-use crate::ops::Ops;
+use crate::backend::Backend;
 
 /// More samples at a time than this do not make a CPU faster, and an interruption costs a batch.
-pub const LARGEST: usize = 16;
+const LARGEST: usize = 16;
 /// Share of the free memory that a run may take.
 const SHARE: f64 = 0.5;
 /// Free memory where the system does not say it.
@@ -20,15 +19,15 @@ pub struct Prediction {
     pub bytes: usize,
 }
 
-/// The size of the batches in which `missing` samples are drawn, all alike as far as possible. One step with one sample is
-/// tried to see what a sample takes.
+/// The size of the batches in which `missing` samples are computed, all alike as far as possible. `probe` computes one, to see
+/// what memory it takes.
 ///
 /// # Errors
-/// When the device has failed.
-pub fn automatic<B: Ops>(sampling: &Sampling<'_, B>, missing: usize) -> Result<Prediction> {
-    let weights = sampling.backend.memory().live;
-    sampling.probe()?;
-    let probed = sampling.backend.memory().peak;
+/// Those of `probe`.
+pub fn automatic<B: Backend>(backend: &B, missing: usize, probe: impl FnOnce() -> Result<()>) -> Result<Prediction> {
+    let weights = backend.memory().live;
+    probe()?;
+    let probed = backend.memory().peak;
     let sample = probed.saturating_sub(weights).max(1); // activations and vectors of one sample
     let budget = (available().unwrap_or(ASSUMED) as f64 * SHARE) as usize;
     let largest = (budget / sample).clamp(1, LARGEST).min(missing.max(1));
