@@ -6,11 +6,12 @@
 //   cg_update_masked  the same for A = mask: q = cov_y p + variance mask g is made where it is needed, never stored
 //   cg_tally          tally[n][status_n] += 1
 //
-// A sample that does not run keeps all its bits; one whose <p, q> is not positive and finite stops as a breakdown.
+// A sample that does not run keeps all its bits; one whose <p, q> is not positive and finite, or whose <r, q> is not
+// positive, stops as a breakdown.
 // Shapes: r, p, q (N, M), s, g (N, D), rr, rr_start, status (N), tally (N, 3); mask (1 or N, H W), M = D = H W C; cov_y and
 // variance (1) or (N).
 // Launch: N blocks of 256 threads. Scalars and dots are f64, summed in an order that depends on M alone.
-// Bytes of cg_update: p, q, r, s, g read once from memory (p, q and r once more, from the cache), p, r, s written; of
+// Bytes of cg_update: p, q, r, s, g read once from memory (p, q and r again, from the cache), p, r, s written; of
 // cg_update_masked: all but q.
 #include "rows.cuh"
 #include "scalar.cuh"
@@ -62,16 +63,21 @@ static __device__ __forceinline__ Solve sample(float *r, float *p, float *s, flo
 template <class Q> static __device__ __forceinline__ void update(const Solve &at, Q q, double *scratch) {
   if (*at.status != (float)kRunning) return;
   const double rr = *at.rr;
-  double pq = 0;
+  double pq = 0, rq = 0;
   each_of_row<float>(at.measured, [&](auto width, uint32_t i) {
-    float p[W], product[W];
+    float p[W], r[W], product[W];
     load(p, at.p + i);
+    load(r, at.r + i);
     q(product, i, p);
-    for (int j = 0; j < W; j++) pq += (double)p[j] * (double)product[j];
+    for (int j = 0; j < W; j++) {
+      pq += (double)p[j] * (double)product[j];
+      rq += (double)r[j] * (double)product[j];
+    }
   });
   pq = block_sum(pq, scratch);
+  rq = block_sum(rq, scratch);
   const double alpha = rr / pq;
-  if (!(pq > 0 && pq <= 1.7976931348623157e308 && fabs(alpha) <= 3.4028234663852886e38)) { // not finite in f32 either
+  if (!(pq > 0 && rq > 0 && pq <= 1.7976931348623157e308 && fabs(alpha) <= 3.4028234663852886e38)) { // not finite in f32 either
     if (threadIdx.x == 0) *at.status = kBreakdown;
     return;
   }

@@ -1,6 +1,7 @@
 //! The command line end to end: results, resuming, refusals. The shipped network runs on 8 x 8 pixels.
 
 use diem::data::checkpoint::{Checkpoint, Kind, Metadata};
+use diem::data::{Observations, OperatorKind};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -186,27 +187,76 @@ fn a_full_disk_ends_in_one_line_and_the_run_continues_later() {
     assert_eq!(home.read("cut/samples.npy"), home.read("whole/samples.npy"));
 }
 
-#[test]
-fn non_finite_samples_have_their_exit_code() {
-    let home = Home::new();
-    // a network whose last layer overflows: its parameters are finite, its values are not
+/// Writes the shipped network with some parameters changed: `change` gets a name and its values.
+fn changed_model(path: &Path, change: impl Fn(&str, f64) -> f64) {
     let shipped = Checkpoint::open(Path::new(MODEL)).unwrap();
     let (backend, layout) = (diem::backend::reference::Reference::new(), shipped.metadata().layout());
+    let values = |spec| shipped.parameter(&backend, spec).iter().copied().collect::<Vec<f64>>();
     let tensors: Vec<(String, Vec<usize>, Vec<f32>)> = layout
         .specs()
         .iter()
         .map(|spec| {
-            let scale = if spec.name == "head.weight" { 1e38 } else { 1.0 };
-            let x = shipped.parameter(&backend, spec);
-            let x = x.iter().map(|x| (x.signum() * scale * x.abs().max(1e-3)) as f32);
-            (format!("net.{}", spec.name), spec.dims.clone(), x.collect())
-        })
-        .map(|(name, dims, x): (String, Vec<usize>, Vec<f32>)| {
-            (name, dims, x.iter().map(|x| x.clamp(-3e38, 3e38)).collect())
+            let x = values(spec).into_iter().map(|x| change(&spec.name, x) as f32).collect();
+            (format!("net.{}", spec.name), spec.dims.clone(), x)
         })
         .collect();
     let views = tensors.iter().map(|(name, dims, x)| (name.clone(), dims.clone(), x.as_slice()));
-    Checkpoint::write(&home.path("bad.safetensors"), shipped.metadata(), views, false).unwrap();
+    Checkpoint::write(path, shipped.metadata(), views, false).unwrap();
+}
+
+/// The first layer makes numbers of 1e34 and the last takes them back: whatever an ordinary image gives is finite, and one
+/// observation of 1e6 is not, once an estimate has come to it: in step 2, where σ is below 1 and the Jacobian near 1/(σ² + 1).
+#[test]
+fn one_bad_observation_fails_alone() {
+    let home = Home::new();
+    changed_model(&home.path("edge.safetensors"), |name, x| match name {
+        "stem.weight" => x * 1e34,
+        "head.weight" => x * 1e-34,
+        _ => x,
+    });
+    home.run("observe --input IMAGES --count 3 --out good.npz");
+    let good = Observations::read(&home.path("good.npz"), OperatorKind::Mask).unwrap();
+    let mut y = good.y().clone();
+    let d = y.shape.row();
+    y.data[d..2 * d].iter_mut().for_each(|y| *y *= 1e6);
+    Observations::new(&home.path("bad.npz"), y, good.noise().to_vec(), good.measured().clone())
+        .unwrap()
+        .write()
+        .unwrap();
+    let line = |name: &str| {
+        format!(
+            "sample --model edge.safetensors --observations {name}.npz --operator mask --draws 2 --sampler 2m-sde --steps 4 --out {name}"
+        )
+    };
+    home.run(&line("good"));
+    let output = home.diem(&line("bad")).output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{stdout}");
+    assert!(stdout.contains("2 samples are not finite; the first: sample 2, step 3, stem"), "{stdout}");
+    let report: serde_json::Value = serde_json::from_slice(&home.read("bad/run.json")).unwrap();
+    let failure = |sample: u32| serde_json::json!({"sample": sample, "step": 3, "layer": "stem"});
+    assert_eq!(report["failures"], serde_json::json!([failure(2), failure(3)]));
+    // the others have the bits that they have in good company, and so have their moments
+    for (file, rows) in [("samples", 2), ("mean", 1), ("std", 1)] {
+        let [good, bad] = ["good", "bad"].map(|run| values(&home.read(&format!("{run}/{file}.npy"))));
+        let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert!(good.iter().all(|x| x.is_finite()), "{file}");
+        let range = rows * d..2 * rows * d;
+        assert!(bad[range.clone()].iter().all(|x| x.is_nan()), "{file}");
+        assert_eq!(bits(&bad[..range.start]), bits(&good[..range.start]), "{file}");
+        assert_eq!(bits(&bad[range.end..]), bits(&good[range.end..]), "{file}");
+    }
+    assert!(home.path("bad/grid.png").exists());
+}
+
+#[test]
+fn non_finite_samples_have_their_exit_code() {
+    let home = Home::new();
+    // a network whose last layer overflows: its parameters are finite, its values are not
+    changed_model(&home.path("bad.safetensors"), |name, x| match name {
+        "head.weight" => x.signum() * (1e38 * x.abs().max(1e-3)).min(3e38),
+        _ => x,
+    });
     let line = PRIOR.replace("MODEL", "bad.safetensors") + " --count 3 --out run";
     for again in ["not finite", "complete"] {
         let output = home.diem(&line).output().unwrap();

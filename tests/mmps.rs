@@ -8,6 +8,7 @@ use diem::backend::reference::Reference;
 use diem::backend::{Backend, Keep, Shape};
 use diem::diffusion::{Denoiser, Estimator, Gaussian};
 use diem::operators::{DenseMatrix, Measurement, Operator, PixelMask};
+use diem::ops::cg::{BREAKDOWN, CONVERGED};
 use diem::posterior::solvers::{Krylov, Solver};
 use diem::posterior::{Counts, Covariance, Mmps, Posterior};
 use toys::{Counting, SmallOps, Smooth, distance, mask, normal, normals, textbook};
@@ -189,6 +190,28 @@ fn an_indefinite_sample_breaks_down_alone() {
     for (x, x_t) in x[row.clone()].iter().zip(&x_t[row]) {
         assert_eq!(*x, -0.5 * x_t); // stopped before the first iteration: x̂ itself
     }
+}
+
+/// ((1, 0.499), (1, 0.5)) is not symmetric: after one step from (1, 0), p = (1, -1) has the curvature 0.001, and the textbook's
+/// α = 1000 would leave a residual of ‖(-501, -501)‖ where ‖(0, -1)‖ was; but <r, q> = -0.5 gives the direction away.
+fn lost_conjugacy_is_a_breakdown<B: SmallOps>(backend: &B) {
+    let shape = Shape::rows(2, 2);
+    let residual = backend.upload(shape, &[1.0, 0.0, 1.0, 0.0]);
+    let solution = solver(Krylov::Cg, 2, 0.0).solve(backend, residual, shape, |p| {
+        let p_0 = backend.to_vec(p).unwrap();
+        // the other sample's system is symmetric: ((1, 1), (1, 2)), solved by two steps
+        let q = [p_0[0] + 0.499 * p_0[1], p_0[0] + 0.5 * p_0[1], p_0[2] + p_0[3], p_0[2] + 2.0 * p_0[3]];
+        (backend.copy(p), backend.upload(shape, &q))
+    });
+    let solution = solution.unwrap();
+    assert_eq!(backend.to_vec(&solution.s).unwrap(), [1.0, 0.0, 2.0, -1.0]); // small integers: exact
+    assert_eq!(backend.to_vec(&solution.status).unwrap(), [BREAKDOWN, CONVERGED]);
+}
+
+#[test]
+fn a_direction_that_is_not_conjugate_is_not_followed() {
+    lost_conjugacy_is_a_breakdown(&Reference::new());
+    lost_conjugacy_is_a_breakdown(&Cpu::new(Default::default()).unwrap());
 }
 
 #[test]

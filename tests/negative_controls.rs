@@ -13,6 +13,7 @@ use diem::operators::{DenseMatrix, Measurement, Operator};
 use diem::ops::Vector;
 use diem::posterior::solvers::{Krylov, Solver};
 use diem::posterior::{Covariance, Mmps};
+use std::sync::Arc;
 use toys::exact::{CASES, CONVERGED, Case, D, Errors, IMAGE, plan, prior, propagated_errors};
 
 /// Errors by 2M-SDE at 64 steps, with which the correct estimator passes above.
@@ -100,7 +101,7 @@ fn as_batch(x: &HostTensor<f64>, h: usize, backend: &Reference) -> HostTensor<f6
     backend.copy(x).reshape(Shape::new(shape.h / h, h, shape.w, shape.c))
 }
 
-impl Operator<Reference> for AsOne<Box<dyn Operator<Reference>>> {
+impl Operator<Reference> for AsOne<Arc<dyn Operator<Reference>>> {
     fn forward(&self, backend: &Reference, x: &HostTensor<f64>) -> HostTensor<f64> {
         as_one(&self.0.forward(backend, &as_batch(x, IMAGE.h, backend)), backend)
     }
@@ -181,7 +182,7 @@ fn a_scalar_shared_across_the_batch_is_caught() {
     assert!(errors.within(0.02), "a scalar for each sample: {errors:?}");
 
     let Measurement { y, variance, operator } = measurement;
-    let measurement = Measurement { y: as_one(&y, &backend), variance, operator: Box::new(AsOne(operator)) };
+    let measurement = Measurement { y: as_one(&y, &backend), variance, operator: Arc::new(AsOne(operator)) };
     let denoiser = AsOne(&prior);
     let mmps = Mmps::new(&backend, &denoiser, &measurement, once, Covariance::Tweedie);
     let errors = spoilt_errors(case, &backend, &mut AmongOthers { estimator: mmps, as_one: true });

@@ -5,6 +5,7 @@ use diem::backend::reference::Reference;
 use diem::backend::{Backend, Shape};
 use diem::data::{Array, Data, Measured, Observations, OperatorKind, npz};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A folder with one observation file, of arrays that a test changes.
 struct File {
@@ -187,7 +188,7 @@ fn a_batch_is_bound_by_index() {
     let x: Vec<f32> = (0..120).map(|i| (i as f32 * 0.11).cos()).collect();
     let x_t = backend.upload(image.with_n(3), &x);
 
-    let measurement = mask.bind(&backend, &index, image).unwrap();
+    let measurement = mask.bind(&backend, &index, image, None).unwrap();
     let residual = backend.to_vec(&measurement.residual(&backend, &x_t)).unwrap();
     let Measured::Mask(m) = mask.measured() else { unreachable!() };
     for (k, &n) in index.iter().enumerate() {
@@ -199,7 +200,7 @@ fn a_batch_is_bound_by_index() {
     }
 
     let dense = File::dense().read(DENSE).unwrap();
-    let measurement = dense.bind(&backend, &index, image).unwrap();
+    let measurement = dense.bind(&backend, &index, image, None).unwrap();
     assert_eq!(backend.to_vec(&measurement.variance).unwrap(), [0.03f64 * 0.03, 0.01 * 0.01, 0.03 * 0.03]);
     let residual = backend.to_vec(&measurement.residual(&backend, &x_t)).unwrap();
     let Measured::Dense(a) = dense.measured() else { unreachable!() };
@@ -210,6 +211,23 @@ fn a_batch_is_bound_by_index() {
             assert!(error.abs() < 1e-12, "{error}: 40 products of at most 1, in f64 in any order");
         }
     }
+}
+
+/// A matrix that stands for all samples is on the device once, whatever the batch.
+#[test]
+fn a_shared_operator_is_bound_to_every_batch() {
+    let backend = Reference::new();
+    let image = Shape::new(1, 4, 5, 2);
+    let shared = File::dense().with("A", values(&[1, 7, 40])).read(DENSE).unwrap();
+    let operator = shared.shared_operator(&backend, image).unwrap().unwrap();
+    let x_t = backend.upload(image.with_n(2), &values(&[80]).data.into_f32());
+    for index in [[2, 0], [1, 1]] {
+        let [once, again] = [Some(&operator), None].map(|o| shared.bind(&backend, &index, image, o).unwrap());
+        assert!(Arc::ptr_eq(&once.operator, &operator) && !Arc::ptr_eq(&again.operator, &operator));
+        assert_eq!(once.residual(&backend, &x_t).to_vec(), again.residual(&backend, &x_t).to_vec());
+    }
+    let own = File::dense().read(DENSE).unwrap();
+    assert!(own.shared_operator::<Reference>(&backend, image).unwrap().is_none());
 }
 
 #[test]

@@ -141,6 +141,28 @@ fn nothing_is_written_over_without_force() {
 }
 
 #[test]
+fn a_failure_leaves_nothing_behind() {
+    let dir = folder(2, 1);
+    let truth = dir.path().join("truth.npy");
+    let with_truth = ["--truth", truth.to_str().unwrap()];
+    let names = || {
+        let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    // the preview, which is written after the truth, cannot be; then the observations, written last
+    for blocked in ["obs.png", "obs.npz"] {
+        fs::create_dir(dir.path().join(blocked)).unwrap();
+        let line = observe(dir.path(), &[&with_truth[..], &["--force"]].concat());
+        assert_line(line, &[blocked, "cannot write: it is not a plain file"]);
+        assert_eq!(names(), ["images.npy", blocked]);
+        fs::remove_dir(dir.path().join(blocked)).unwrap();
+    }
+    observe(dir.path(), &with_truth).unwrap();
+    assert_eq!(names(), ["images.npy", "obs.npz", "obs.png", "truth.npy"]);
+}
+
+#[test]
 fn wrong_options_and_inputs_are_refused() {
     let dir = folder(2, 1);
     assert_line(observe(dir.path(), &["--rows", "3"]), &["--rows: expected --operator dense"]);
@@ -205,6 +227,50 @@ fn folders_are_read_in_order_of_name() {
     assert_line(read(dir.path()), &["d.png: expected a picture without transparency"]);
     RgbaImage::from_pixel(5, 3, Rgba([1, 2, 3, 255])).save(at("d.png")).unwrap();
     assert_eq!(read(dir.path()).unwrap().row(3)[..3], [1, 2, 3].map(images::from_byte));
+}
+
+/// A photograph taken with the camera on its side: EXIF says 6, to be turned clockwise.
+#[test]
+fn photographs_are_turned_as_they_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("side.jpg");
+    GrayImage::from_fn(16, 8, |x, _| Luma([if x < 8 { 30 } else { 220 }])).save(&path).unwrap();
+    assert_eq!(read(&path).unwrap().shape, Shape::new(1, 8, 16, 1));
+    // TIFF, little-endian, with one entry: Orientation (0x112), one SHORT, 6
+    let tiff = [&b"II*\0"[..], &[8, 0, 0, 0, 1, 0, 0x12, 1, 3, 0, 1, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0]].concat();
+    let exif = [&[0xff, 0xe1, 0, 8 + tiff.len() as u8], &b"Exif\0\0"[..], &tiff].concat();
+    let plain = fs::read(&path).unwrap();
+    fs::write(&path, [&plain[..2], &exif, &plain[2..]].concat()).unwrap(); // after the start of the image
+    let x = read(&path).unwrap();
+    assert_eq!(x.shape, Shape::new(1, 16, 8, 1));
+    // what was left is above; 8 x 8 blocks of one gray lose a level or two to quantisation
+    assert!((x.data[0] - images::from_byte(30)).abs() < 0.05 && (x.data[127] - images::from_byte(220)).abs() < 0.05);
+    fs::write(&path, [&plain[..2], &exif[..exif.len() - 14], &[0; 14], &plain[2..]].concat()).unwrap();
+    assert_eq!(read(&path).unwrap().shape, Shape::new(1, 8, 16, 1), "EXIF data that say nothing");
+}
+
+/// What lies behind the images that are asked for is not even read.
+#[test]
+fn a_count_reads_no_further() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = |path: &Path, n: usize| images::read(path, images::Selection { count: Some(n), size: None });
+    let path = dir.path().join("x.npy");
+    npy::write(&path, &Array::f32(&[3, 1, 2], vec![0.0, 1.0, 2.0, -1.0, f32::NAN, 0.0])).unwrap();
+    assert_eq!(first(&path, 2).unwrap(), Samples::new(Shape::new(2, 1, 2, 1), vec![0.0, 1.0, 2.0, -1.0]));
+    assert_line(first(&path, 3), &["x.npy, image 2"]);
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    assert_line(first(&path, 1), &["x.npy", "truncated"]);
+
+    let path = dir.path().join("x-idx3-ubyte");
+    let bytes: Vec<u8> = (0..60_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let mut gz = GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gz.write_all(&[&[0, 0, 8, 3, 0, 0, 0, 60, 0, 0, 0, 10, 0, 0, 0, 100][..], &bytes].concat()).unwrap();
+    let gz = gz.finish().unwrap();
+    fs::write(&path, &gz[..gz.len() / 2]).unwrap();
+    let x = first(&path, 2).unwrap();
+    assert_eq!((x.shape, x.data[1999]), (Shape::new(2, 10, 100, 1), images::from_byte(bytes[1999])));
+    assert_line(first(&path, 60), &["idx3-ubyte", "truncated"]);
 }
 
 #[test]

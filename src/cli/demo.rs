@@ -54,7 +54,7 @@ const NOISE: f64 = 1e-3;
 /// Of 2M-SDE.
 const STEPS: usize = 32;
 /// Of CG.
-const ITERATIONS: usize = 1;
+const ITERATIONS: usize = 2;
 /// From black to white.
 const RANGE: f64 = 4.0;
 /// What marks a folder as a demo's.
@@ -93,14 +93,15 @@ impl Args {
         let settings = Settings { iterations: ITERATIONS, ..Settings::default() };
         let posterior = PosteriorOf { observations: &observations, draws: self.draws, settings, prior: None };
         let stream = Stream::new(self.seed, Purpose::Start);
-        let sampling =
-            Sampling { backend: &cpu, model: &model, plan: &plan, stream, image, posterior: Some(posterior) };
+        let posterior = Some(posterior);
+        let sampling = Sampling { backend: &cpu, model: &model, plan: &plan, stream, image, posterior, operator: None };
         let start = Instant::now();
-        let samples = self.draw(&sampling)?;
+        let (samples, breakdowns) = self.draw(&sampling)?;
         let time = start.elapsed();
         let rate = samples.shape.n as f64 / time.as_secs_f64();
         let settings = format!("MMPS, CG {ITERATIONS}, 2M-SDE, {STEPS} steps");
         say(out, format_args!("{} samples in {}, {rate:.2} images/s ({settings})", samples.shape.n, duration(time)))?;
+        say(out, format_args!("{breakdowns} of {} solves ended in a breakdown", samples.shape.n * plan.calls()))?;
 
         let restored = Restored::new(&truth, &observations, &mask, &samples, self.draws);
         restored.tell(out)?;
@@ -112,6 +113,7 @@ impl Args {
         let report = json!({
             "command": "demo", "images": self.images, "draws": self.draws, "seed": self.seed, "images_per_second": rate,
             "psnr_posterior_mean": posterior, "psnr_interpolation": interpolation, "coverage": restored.coverage(),
+            "coverage_if_calibrated": restored.calibrated(), "breakdowns": breakdowns,
         });
         atomic::write(&path(MARK), |w| writeln!(w, "{report:#}"))?;
         say(out, format_args!("picture: {}", path("demo.png").display()))?;
@@ -130,19 +132,20 @@ impl Args {
         atomic::write(&self.out.join(MARK), |w| writeln!(w, "{}", json!({"command": "demo"})))
     }
 
-    /// All samples, a few at a time.
-    fn draw(&self, sampling: &Sampling<'_, crate::backend::cpu::Cpu>) -> Result<Samples<f32>> {
+    /// All samples, a few at a time, and the number of solves that broke down.
+    fn draw(&self, sampling: &Sampling<'_, crate::backend::cpu::Cpu>) -> Result<(Samples<f32>, u64)> {
         let total = self.images * self.draws;
         let mut progress = Progress::new(total, 0);
-        let mut x = Vec::new();
+        let (mut x, mut breakdowns) = (Vec::new(), 0);
         for first in (0..total).step_by(BATCH) {
             let range = first..(first + BATCH).min(total);
             let len = range.len() as f64;
             let drawn = sampling.draw(range, &mut |share| progress.update(first as f64 + len * share))?;
             x.extend(drawn.x);
+            breakdowns += drawn.batch.breakdowns;
         }
         progress.finish();
-        Ok(Samples::new(sampling.image.with_n(total), x))
+        Ok((Samples::new(sampling.image.with_n(total), x), breakdowns))
     }
 }
 
@@ -197,25 +200,38 @@ impl<'a> Restored<'a> {
         })
     }
 
-    /// Share of the deleted pixels whose truth lies within the range of the draws.
+    /// Share of the deleted pixels whose truth lies within the range of the draws, (K - 1)/(K + 1) for K calibrated draws. Two
+    /// thirds of the pixels are black in the truth, where the draws scatter by less than a gray level around black; so both are
+    /// compared as the bytes that the images are made of, and of equal bytes either may be the larger.
     fn coverage(&self) -> f64 {
         let Shape { n, c, .. } = self.truth.shape;
-        let (mut inside, mut count) = (0, 0);
+        let (mut inside, mut count) = (0.0, 0);
         for i in 0..n {
             for e in (0..self.truth.shape.row()).filter(|e| self.mask.row(i)[e / c] == 0) {
-                let draws = (0..self.draws).map(|k| self.samples.row(i * self.draws + k)[e]);
-                let (low, high) = draws.fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), x| (l.min(x), h.max(x)));
-                inside += usize::from((low..=high).contains(&self.truth.row(i)[e]));
+                let truth = images::to_byte(self.truth.row(i)[e]);
+                let draws = (0..self.draws).map(|k| images::to_byte(self.samples.row(i * self.draws + k)[e]));
+                let (below, equal) = draws.fold((0, 0), |(below, equal), x| {
+                    (below + usize::from(x < truth), equal + usize::from(x == truth))
+                });
+                // the truth's rank among the draws is any of below ..= below + equal, each as likely
+                let ranks = (below.max(1)..self.draws.min(below + equal + 1)).len();
+                inside += ranks as f64 / (equal + 1) as f64;
                 count += 1;
             }
         }
-        inside as f64 / count as f64
+        inside / f64::from(count)
+    }
+    /// What [`Restored::coverage`] is for calibrated draws.
+    fn calibrated(&self) -> f64 {
+        (self.draws as f64 - 1.0) / (self.draws as f64 + 1.0)
     }
 
     fn tell(&self, out: &mut dyn Write) -> Result<()> {
         let [posterior, interpolation] = self.psnr();
         say(out, format_args!("PSNR of the posterior mean      {posterior:.2} dB"))?;
-        say(out, format_args!("PSNR of harmonic interpolation  {interpolation:.2} dB"))
+        say(out, format_args!("PSNR of harmonic interpolation  {interpolation:.2} dB"))?;
+        let [covered, calibrated] = [self.coverage(), self.calibrated()].map(|share| 100.0 * share);
+        say(out, format_args!("truth within the draws' range   {covered:.1}% (calibrated draws: {calibrated:.1}%)"))
     }
 
     /// Truth, observation, interpolation, some samples, mean and std of every image.

@@ -9,7 +9,7 @@ use crate::data::{Array, DType, Samples, npy};
 use crate::diffusion::Denoiser;
 use crate::diffusion::samplers::Sampler;
 use crate::ops::Ops;
-use crate::run::PosteriorOf;
+use crate::run::{PosteriorOf, batch_size};
 use crate::{Error, Result};
 use std::io::Write;
 use std::ops::Range;
@@ -134,7 +134,7 @@ impl<B: Ops> Call<'_, B> {
         let shape = self.x_t.shape;
         let size = match self.options.batch {
             BatchSize::Of(size) => size,
-            BatchSize::Auto => self.backend.capacity().samples,
+            BatchSize::Auto => batch_size::automatic(self.backend, shape.n, || self.batch(0..1).map(drop))?.size,
         };
         let mut x_hat = vec![f32::NAN; shape.len()];
         let mut g = self.u.map(|_| x_hat.clone());
@@ -165,7 +165,7 @@ impl<B: Ops> Call<'_, B> {
         if let Some(PosteriorOf { observations, settings, prior, .. }) =
             loaded.posterior(options.posterior.settings()?, 1)
         {
-            let measurement = observations.bind(backend, &index, loaded.image)?;
+            let measurement = observations.bind(backend, &index, loaded.image, loaded.operator.as_ref())?;
             let plan = loaded.plan(Sampler::default(), STEPS)?;
             let mut estimator = settings.estimator(backend, &loaded.model, &measurement, prior, &plan)?;
             return Ok((estimator.estimate(backend, &x_t, &sigma)?, None));

@@ -5,12 +5,14 @@ use crate::backend::Shape;
 use crate::data::{Checkpoint, Measured, Observations};
 use crate::diffusion::samplers::{Plan, Sampler};
 use crate::diffusion::{Gaussian, Model, Schedule};
+use crate::operators::Operator;
 use crate::ops::Ops;
 use crate::posterior::Settings;
 use crate::run::digest;
 use crate::run::sampling::PosteriorOf;
 use crate::{Error, Result};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Side of an image, in pixels, that nothing else says.
 const SIDE: usize = 32;
@@ -25,6 +27,8 @@ pub struct Loaded<B: Ops> {
     pub image: Shape,
     /// What was observed; nothing for the prior.
     pub observations: Option<Observations>,
+    /// The operator on the device, where all observations share it.
+    pub operator: Option<Arc<dyn Operator<B>>>,
     /// The Gaussian of `--prior-model`, and the SHA-256 of its file.
     pub prior: Option<(Gaussian, String)>,
 }
@@ -46,12 +50,11 @@ impl<B: Ops> Loaded<B> {
         let source = posterior.observations.as_ref().zip(posterior.operator);
         let observations = source.map(|(path, kind)| Observations::read(path, kind)).transpose()?;
         let image = image_of(&checkpoint, observations.as_ref(), model, image)?;
-        if let Some(observations) = &observations {
-            observations.check_image(image)?;
-        }
+        let operator = observations.as_ref().map(|observations| observations.shared_operator(backend, image));
+        let operator = operator.transpose()?.flatten();
         let prior = posterior.prior_model.as_deref().map(|path| gaussian(backend, path, image)).transpose()?;
         let model = Model::load(backend, &checkpoint, image, vjp || observations.is_some())?;
-        Ok(Self { model, digest: digest(checkpoint.path())?, image, observations, prior })
+        Ok(Self { model, digest: digest(checkpoint.path())?, image, observations, operator, prior })
     }
 
     /// The updates of a sampler over the model's noise levels.

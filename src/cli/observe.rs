@@ -3,6 +3,7 @@
 use super::options::{count, positive, unit};
 use super::{Outcome, say};
 use crate::backend::Shape;
+use crate::data::atomic::Staged;
 use crate::data::picture::{self, Tile};
 use crate::data::{Array, Measured, Observations, OperatorKind, Samples, corruption, images, npy};
 use crate::{Error, Result};
@@ -78,13 +79,16 @@ impl Args {
         let images = self.images()?;
         let observations = self.observe(&images)?;
         let Shape { n, h, w, c } = images.shape;
+        // all on disk before the first has its name: a failure leaves nothing that the next attempt would have to write over
+        let mut files = Vec::new();
         if let Some(truth) = &self.truth {
-            npy::write(truth, &Array::f32(&[n, h, w, c], images.data.clone()))?;
+            files.push(npy::stage(truth, &Array::f32(&[n, h, w, c], images.data.clone()))?);
         }
         if h * w > 1 {
-            picture::write(&preview, &draw(&images, &observations))?;
+            files.push(picture::stage(&preview, &draw(&images, &observations))?);
         }
-        observations.write()?; // last: where it is, all is
+        files.push(observations.stage()?); // last: where it is, all is
+        files.into_iter().try_for_each(Staged::commit)?;
         let what = match observations.measured() {
             Measured::Mask(mask) => {
                 let kept = mask.data.iter().filter(|m| **m == 1).count() as f64 / mask.data.len() as f64;

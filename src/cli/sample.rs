@@ -91,6 +91,7 @@ impl Args {
             stream: Stream::new(self.seed, Purpose::Start),
             image: loaded.image,
             posterior: loaded.posterior(settings, draws),
+            operator: loaded.operator.as_ref(),
         };
         self.draw(&sampling, &mut folder, shape, out)?;
 
@@ -128,11 +129,12 @@ impl Args {
         let size = match self.batch {
             _ if done == total => return Ok(()),
             BatchSize::Of(size) => {
-                batch_size::check(sampling, size.min(total - done))?;
+                batch_size::check(sampling.backend, size.min(total - done), || sampling.probe())?;
                 size
             }
             BatchSize::Auto => {
-                let Prediction { size, bytes } = batch_size::automatic(sampling, total - done)?;
+                let Prediction { size, bytes } =
+                    batch_size::automatic(sampling.backend, total - done, || sampling.probe())?;
                 say(out, format_args!("batch: {size} samples at a time, {:.2} GiB", bytes as f64 / GIB))?;
                 size
             }

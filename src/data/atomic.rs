@@ -13,7 +13,36 @@ use std::path::{Path, PathBuf};
 /// [`Error::Io`] with `path`: no such folder, no permission, disk full; also when `path` is there and is not a plain
 /// file, which a rename would replace.
 pub fn write(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> Result<()> {
-    replaceable(path).and_then(|()| replace(path, fill)).map_err(|e| Error::io(path, "write", e))
+    stage(path, fill)?.commit()
+}
+
+/// The first half of [`write()`]: all is on disk, under another name until [`Staged::commit`]. Of several files that belong
+/// together, each is staged before the first is committed, so that one that cannot be written leaves none of them.
+///
+/// # Errors
+/// As [`write()`].
+pub fn stage(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> Result<Staged> {
+    let staged = replaceable(path).and_then(|()| fill_temporary(path, fill));
+    let temporary = staged.map_err(|e| Error::io(path, "write", e))?;
+    Ok(Staged { path: path.to_owned(), temporary })
+}
+
+/// A whole file that waits for its name; dropped, it is gone.
+#[must_use = "it is removed unless it is committed"]
+pub struct Staged {
+    path: PathBuf,
+    temporary: Temporary,
+}
+
+impl Staged {
+    /// Gives the file its name.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: the folder has changed since the file was staged.
+    pub fn commit(self) -> Result<()> {
+        let renamed = fs::rename(&self.temporary.0, &self.path).and_then(|()| sync_folder(&self.path));
+        renamed.map_err(|e| Error::io(&self.path, "write", e))
+    }
 }
 
 /// As [`write()`], for contents that are in memory.
@@ -41,7 +70,7 @@ fn replaceable(path: &Path) -> io::Result<()> {
     }
 }
 
-fn replace(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> io::Result<()> {
+fn fill_temporary(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> io::Result<Temporary> {
     let temporary = Temporary::beside(path)?;
     let file = File::create(&temporary.0)?;
     let mut w = BufWriter::with_capacity(1 << 18, &file);
@@ -49,8 +78,7 @@ fn replace(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> io::Result<(
     w.flush()?;
     drop(w);
     file.sync_all()?;
-    fs::rename(&temporary.0, path)?;
-    sync_folder(path)
+    Ok(temporary)
 }
 
 /// A file that is removed when dropped, unless it has been renamed.

@@ -7,6 +7,7 @@ use crate::{Error, Result};
 use flate2::bufread::GzDecoder;
 use image::error::{LimitError, LimitErrorKind};
 use image::imageops::FilterType;
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageReader};
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
@@ -37,29 +38,27 @@ pub struct Selection {
     pub size: Option<u32>,
 }
 
-/// Reads images (N, H, W, C) from a folder of PNG and JPEG (in order of name), one such file, a `.npy` of uint8 or floats,
+/// Reads images (N, H, W, C) from a folder of PNG and JPEG (in order of name, turned as their EXIF data say), one such file, a `.npy` of uint8 or floats,
 /// (N, H, W, C), (N, H, W) or vectors (N, D), or an IDX file (MNIST), which may be gzipped. Floats are taken as they are.
 ///
 /// # Errors
 /// [`Error::Io`]; a mismatch that names the file: not such a file, no image, different sizes, transparent pixels, floats beyond ±4,
 /// which are no image in [-2, 2].
 pub fn read(path: &Path, selection: Selection) -> Result<Samples<f32>> {
+    let count = selection.count.unwrap_or(usize::MAX);
     let images = if path.is_dir() {
         read_pictures(&pictures_in(path)?, selection)?
     } else if is_picture(path) {
         read_pictures(&[path.to_owned()], selection)?
     } else if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npy")) {
-        read_npy(path)?
+        read_npy(path, count)?
     } else {
-        read_idx(path)?
+        read_idx(path, count)?
     };
-    let n = images.shape.n.min(selection.count.unwrap_or(usize::MAX));
-    let (shape, mut data) = (images.shape.with_n(n), images.data);
-    data.truncate(shape.len());
-    if shape.is_empty() {
+    if images.shape.is_empty() {
         return Err(Place::file(path).mismatch("at least one image", "none"));
     }
-    Ok(Samples::new(shape, data))
+    Ok(images)
 }
 
 /// The images with `p` black pixels around each.
@@ -134,17 +133,21 @@ fn read_picture(path: &Path, size: Option<u32>) -> Result<(Shape, Vec<u8>)> {
 
 /// Decodes a file of `size` bytes, unless it claims more pixels than one so long can hold.
 fn decode(file: BufReader<File>, size: u64) -> image::ImageResult<DynamicImage> {
-    let decoder = ImageReader::new(file).with_guessed_format()?.into_decoder()?;
+    let mut decoder = ImageReader::new(file).with_guessed_format()?.into_decoder()?;
     let (w, h) = decoder.dimensions();
     if u64::from(w) * u64::from(h) > size.saturating_mul(MAX_PIXELS_PER_BYTE) {
         return Err(ImageError::Limits(LimitError::from_kind(LimitErrorKind::DimensionError)));
     }
-    DynamicImage::from_decoder(decoder)
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms); // damaged EXIF data, as viewers do
+    let mut picture = DynamicImage::from_decoder(decoder)?;
+    picture.apply_orientation(orientation);
+    Ok(picture)
 }
 
-fn read_npy(path: &Path) -> Result<Samples<f32>> {
+/// At most the first `count` images.
+fn read_npy(path: &Path, count: usize) -> Result<Samples<f32>> {
     let place = Place::file(path);
-    let array = npy::read(path, &[DType::U8, DType::F32, DType::F64])?;
+    let array = npy::read_rows(path, &[DType::U8, DType::F32, DType::F64], count)?;
     let shape = match array.shape[..] {
         [n, h, w, c] => Shape::new(n, h, w, c),
         [n, h, w] => Shape::new(n, h, w, 1),
@@ -164,8 +167,8 @@ fn read_npy(path: &Path) -> Result<Samples<f32>> {
     Ok(Samples::new(shape, data))
 }
 
-/// IDX: big-endian magic 0x0803 (unsigned bytes, three extents), N, H, W, then the bytes.
-fn read_idx(path: &Path) -> Result<Samples<f32>> {
+/// IDX: big-endian magic 0x0803 (unsigned bytes, three extents), N, H, W, then the bytes, of at most the first `count` images.
+fn read_idx(path: &Path, count: usize) -> Result<Samples<f32>> {
     let place = Place::file(path);
     let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
     let size = file.metadata().map_err(|e| place.read_error(e))?.len();
@@ -191,11 +194,12 @@ fn read_idx(path: &Path) -> Result<Samples<f32>> {
     let Some(bytes) = bytes else {
         return Err(place.mismatch(format_args!("at most {most} bytes"), format_args!("{n} x {h} x {w}")));
     };
-    let mut data = vec![0; bytes];
+    let read = n.min(count);
+    let mut data = vec![0; bytes / n.max(1) * read];
     source.read_exact(&mut data).map_err(|e| place.read_error(e))?;
-    // The end must follow; of a gzipped file, reading it checks the sum.
-    if source.read(&mut [0]).map_err(|e| place.read_error(e))? != 0 {
+    // The end must follow the last image; of a gzipped file, reading it checks the sum.
+    if read == n && source.read(&mut [0]).map_err(|e| place.read_error(e))? != 0 {
         return Err(place.mismatch(format_args!("{n} images of {h} x {w}"), "more"));
     }
-    Ok(Samples::new(Shape::new(n, h, w, 1), data.into_iter().map(from_byte).collect()))
+    Ok(Samples::new(Shape::new(read, h, w, 1), data.into_iter().map(from_byte).collect()))
 }

@@ -38,7 +38,33 @@ pub fn read(path: &Path, allowed: &[DType]) -> Result<Array> {
 /// # Errors
 /// [`Error::Io`].
 pub fn write(path: &Path, array: &Array) -> Result<()> {
-    atomic::write(path, |w| write_to(w, array))
+    stage(path, array)?.commit()
+}
+
+/// As [`write()`], but the file waits for its name.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn stage(path: &Path, array: &Array) -> Result<atomic::Staged> {
+    atomic::stage(path, |w| write_to(w, array))
+}
+
+/// Reads at most the first `rows` rows (of the first extent) of an array, as [`read`] does all of it: the file must be whole, but
+/// only they are read.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_rows(path: &Path, allowed: &[DType], rows: usize) -> Result<Array> {
+    let (file, place) = (File::open(path).map_err(|e| Error::io(path, "open", e))?, Place::file(path));
+    let size = file.metadata().map_err(|e| place.read_error(e))?.len();
+    let mut file = BufReader::new(file);
+    let Header { dtype, mut shape, offset } = Header::read(&mut file, size, place, allowed)?;
+    Header { dtype, shape: shape.clone(), offset }.check_size(size, place)?;
+    if let Some(n) = shape.first_mut() {
+        *n = rows.min(*n);
+    }
+    let data = Data::read(&mut file, dtype, shape.iter().product()).map_err(|e| place.read_error(e))?;
+    Ok(Array { shape, data })
 }
 
 /// Reads an array from a source that holds `size` bytes, and nothing after them.

@@ -122,7 +122,18 @@ impl<W: Write> NpzWriter<W> {
 /// # Errors
 /// [`Error::Io`].
 pub fn write(path: &Path, fill: impl FnOnce(&mut NpzWriter<&mut BufWriter<&File>>) -> io::Result<()>) -> Result<()> {
-    atomic::write(path, |w| {
+    stage(path, fill)?.commit()
+}
+
+/// As [`write()`], but the file waits for its name.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn stage(
+    path: &Path,
+    fill: impl FnOnce(&mut NpzWriter<&mut BufWriter<&File>>) -> io::Result<()>,
+) -> Result<atomic::Staged> {
+    atomic::stage(path, |w| {
         let mut npz = NpzWriter(ZipWriter::new_stream(FailsOnce { inner: w, failed: false }));
         fill(&mut npz)?;
         npz.0.finish()?;

@@ -3,7 +3,7 @@
 use super::array::{Array, Data};
 use super::picture::Tile;
 use super::place::Place;
-use super::{DType, Npz, Samples, npy, npz};
+use super::{DType, Npz, Samples, atomic, npy, npz};
 use crate::backend::{Backend, Shape};
 use crate::operators::{DenseMatrix, Measurement, Operator, PixelMask};
 use crate::ops::{Dense, Mask, Vector};
@@ -11,6 +11,7 @@ use crate::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const FLOATS: &[DType] = &[DType::F32, DType::F64];
 
@@ -117,7 +118,14 @@ impl Observations {
     /// # Errors
     /// [`Error::Io`].
     pub fn write(&self) -> Result<()> {
-        npz::write(&self.path, |npz| self.each_array(|name, array| npz.add(name, &array)))
+        self.stage()?.commit()
+    }
+    /// As [`Observations::write`], but the file waits for its name.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn stage(&self) -> Result<atomic::Staged> {
+        npz::stage(&self.path, |npz| self.each_array(|name, array| npz.add(name, &array)))
     }
 
     /// SHA-256, in hexadecimal, of all that counts: the same for files that differ in compression, in element types that hold the
@@ -217,7 +225,45 @@ impl Observations {
         }
     }
 
-    /// The measurements of samples `index`, in that order, of images with the extents of `image`. An index may repeat.
+    /// The operator that all samples share, on the device, once for all batches; `None` where each has its own.
+    ///
+    /// # Errors
+    /// As [`Observations::check_image`].
+    pub fn shared_operator<B: Backend + Mask + Dense + Vector>(
+        &self,
+        backend: &B,
+        image: Shape,
+    ) -> Result<Option<Arc<dyn Operator<B>>>> {
+        self.check_image(image)?;
+        let rows = match &self.measured {
+            Measured::Mask(mask) => mask.shape.n,
+            Measured::Dense(a) => a.shape.n,
+        };
+        if rows == 1 { self.operator(backend, &[0], image).map(Some) } else { Ok(None) }
+    }
+
+    /// The operator of samples `index`.
+    fn operator<B: Backend + Mask + Dense + Vector>(
+        &self,
+        backend: &B,
+        index: &[usize],
+        image: Shape,
+    ) -> Result<Arc<dyn Operator<B>>> {
+        Ok(match &self.measured {
+            Measured::Mask(mask) => {
+                let mask = mask.gather_or_share(index);
+                let values: Vec<f32> = mask.data.iter().map(|m| f32::from(*m)).collect();
+                Arc::new(PixelMask::new(backend.upload(mask.shape, &values), image)?)
+            }
+            Measured::Dense(a) => {
+                let a = a.gather_or_share(index);
+                Arc::new(DenseMatrix::new(backend.upload(a.shape, &a.data), image)?)
+            }
+        })
+    }
+
+    /// The measurements of samples `index`, in that order, of images with the extents of `image`. An index may repeat. `shared` is
+    /// what [`Observations::shared_operator`] gave.
     ///
     /// # Errors
     /// As [`Observations::check_image`]; [`Error::Device`].
@@ -226,6 +272,7 @@ impl Observations {
         backend: &B,
         index: &[usize],
         image: Shape,
+        shared: Option<&Arc<dyn Operator<B>>>,
     ) -> Result<Measurement<B>> {
         self.check_image(image)?;
         let y = self.y.gather(index);
@@ -234,18 +281,8 @@ impl Observations {
             [shared] => vec![*shared],
             noise => index.iter().map(|n| noise[*n]).collect(),
         };
-        let operator: Box<dyn Operator<B>> = match &self.measured {
-            Measured::Mask(mask) => {
-                let mask = mask.gather_or_share(index);
-                let values: Vec<f32> = mask.data.iter().map(|m| f32::from(*m)).collect();
-                Box::new(PixelMask::new(backend.upload(mask.shape, &values), image)?)
-            }
-            Measured::Dense(a) => {
-                let a = a.gather_or_share(index);
-                Box::new(DenseMatrix::new(backend.upload(a.shape, &a.data), image)?)
-            }
-        };
-        Measurement::new(backend, &y, &noise, operator)
+        let operator = shared.cloned().map_or_else(|| self.operator(backend, index, image), Ok)?;
+        Measurement::of_shared(backend, &y, &noise, operator)
     }
 }
 

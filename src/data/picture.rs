@@ -103,7 +103,15 @@ pub fn grid(image: Shape, rows: &[Vec<Tile<'_>>]) -> RgbImage {
 /// # Errors
 /// [`crate::Error::Io`].
 pub fn write(path: &Path, picture: &RgbImage) -> Result<()> {
-    atomic::write(path, |w| {
+    stage(path, picture)?.commit()
+}
+
+/// As [`write()`], but the file waits for its name.
+///
+/// # Errors
+/// [`crate::Error::Io`].
+pub fn stage(path: &Path, picture: &RgbImage) -> Result<atomic::Staged> {
+    atomic::stage(path, |w| {
         PngEncoder::new(w)
             .write_image(picture, picture.width(), picture.height(), ExtendedColorType::Rgb8)
             .map_err(io::Error::other)

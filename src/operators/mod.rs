@@ -10,6 +10,7 @@ use crate::backend::{Array, Backend, Shape};
 use crate::ops::Vector;
 use crate::ops::cg::MaskedSystem;
 use crate::{Error, Result};
+use std::sync::Arc;
 
 /// A linear map from images to measurements, and its exact adjoint, for the samples of one batch.
 pub trait Operator<B: Backend>: Send + Sync {
@@ -40,8 +41,8 @@ pub struct Measurement<B: Backend> {
     pub y: B::Tensor,
     /// (R, 1, 1, 1), R = 1 or N: σ_y².
     pub variance: B::Tensor,
-    /// A.
-    pub operator: Box<dyn Operator<B>>,
+    /// A; batches share it where it is one for all samples.
+    pub operator: Arc<dyn Operator<B>>,
 }
 
 impl<B: Vector> Measurement<B> {
@@ -50,6 +51,13 @@ impl<B: Vector> Measurement<B> {
     /// # Errors
     /// When the extents do not agree, when a noise is not positive and finite, or when `y` is not finite where it counts.
     pub fn new(backend: &B, y: &B::Tensor, sigma_y: &[f64], operator: Box<dyn Operator<B>>) -> Result<Self> {
+        Self::of_shared(backend, y, sigma_y, operator.into())
+    }
+    /// As [`Measurement::new`], of an operator that other batches use too.
+    ///
+    /// # Errors
+    /// As [`Measurement::new`].
+    pub fn of_shared(backend: &B, y: &B::Tensor, sigma_y: &[f64], operator: Arc<dyn Operator<B>>) -> Result<Self> {
         let n = y.shape().n;
         let expected = operator.measured(n)?;
         if y.shape() != expected {
@@ -74,7 +82,7 @@ impl<B: Vector> Measurement<B> {
         Self {
             y: backend.gather_rows(&self.y, index),
             variance: gather_or_share(backend, &self.variance, index),
-            operator: self.operator.gather(backend, index),
+            operator: self.operator.gather(backend, index).into(),
         }
     }
     /// The system (Σ_y + A V Aᵀ) v where A is a pixel mask and V a matrix times `variance`.

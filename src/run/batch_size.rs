@@ -1,7 +1,6 @@
 //! How many samples at a time: as many as help, within the memory that is there.
 
-use super::sampling::Sampling;
-use crate::ops::Ops;
+use crate::backend::Backend;
 use crate::{Error, Result};
 
 /// A batch size, and the memory that it will take.
@@ -13,29 +12,29 @@ pub struct Prediction {
     pub bytes: usize,
 }
 
-/// The size of the batches in which `missing` samples are drawn, all alike as far as possible. One step with one sample is
-/// tried to see what a sample takes.
+/// The size of the batches in which `missing` samples are computed, all alike as far as possible. `probe` computes one, to see
+/// what memory it takes.
 ///
 /// # Errors
-/// When the device has failed.
-pub fn automatic<B: Ops>(sampling: &Sampling<'_, B>, missing: usize) -> Result<Prediction> {
-    let capacity = sampling.backend.capacity();
-    let need = Need::of(sampling)?;
+/// Those of `probe`.
+pub fn automatic<B: Backend>(backend: &B, missing: usize, probe: impl FnOnce() -> Result<()>) -> Result<Prediction> {
+    let capacity = backend.capacity();
+    let need = Need::of(backend, probe)?;
     let largest = need.fitting(capacity.bytes).clamp(1, capacity.samples).min(missing.max(1));
     let size = missing.div_ceil(missing.div_ceil(largest).max(1)).max(1);
     Ok(Prediction { size, bytes: need.bytes(size) })
 }
 
-/// Checks that a batch of `size` samples fits a device that has its own memory.
+/// Checks that a batch of `size` samples fits a device that has its own memory; `probe` as for [`automatic`].
 ///
 /// # Errors
-/// When it does not fit: what it needs, and what would fit. When the device has failed.
-pub fn check<B: Ops>(sampling: &Sampling<'_, B>, size: usize) -> Result<()> {
-    let capacity = sampling.backend.capacity();
+/// When it does not fit: what it needs, and what would fit. Those of `probe`.
+pub fn check<B: Backend>(backend: &B, size: usize, probe: impl FnOnce() -> Result<()>) -> Result<()> {
+    let capacity = backend.capacity();
     if !capacity.own || size == 1 {
         return Ok(());
     }
-    let need = Need::of(sampling)?;
+    let need = Need::of(backend, probe)?;
     let fitting = need.fitting(capacity.bytes);
     if size <= fitting {
         return Ok(());
@@ -56,10 +55,10 @@ struct Need {
 }
 
 impl Need {
-    fn of<B: Ops>(sampling: &Sampling<'_, B>) -> Result<Self> {
-        let weights = sampling.backend.memory().live;
-        sampling.probe()?;
-        let probed = sampling.backend.memory().peak;
+    fn of<B: Backend>(backend: &B, probe: impl FnOnce() -> Result<()>) -> Result<Self> {
+        let weights = backend.memory().live;
+        probe()?;
+        let probed = backend.memory().peak;
         Ok(Self { probed, sample: probed.saturating_sub(weights).max(1) })
     }
     fn fitting(&self, bytes: usize) -> usize {

@@ -6,10 +6,12 @@ use crate::backend::{Keep, Shape};
 use crate::data::Observations;
 use crate::diffusion::samplers::{self, Plan};
 use crate::diffusion::{Denoiser, Estimator, Gaussian, Model, Prior};
+use crate::operators::Operator;
 use crate::ops::Ops;
 use crate::ops::noise::Stream;
 use crate::posterior::Settings;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Failed samples of a batch that are drawn again to find the layer.
@@ -29,6 +31,8 @@ pub struct Sampling<'a, B: Ops> {
     pub image: Shape,
     /// What was observed; without it the prior is sampled.
     pub posterior: Option<PosteriorOf<'a>>,
+    /// [`Observations::shared_operator`].
+    pub operator: Option<&'a Arc<dyn Operator<B>>>,
 }
 
 /// How observations are taken into account.
@@ -78,7 +82,7 @@ impl<B: Ops> Sampling<'_, B> {
             return Ok(drawn(x, failures, 0, range.len(), start));
         };
         let index: Vec<usize> = range.clone().map(|k| k / draws).collect();
-        let measurement = observations.bind(self.backend, &index, self.image)?;
+        let measurement = observations.bind(self.backend, &index, self.image, self.operator)?;
         let mut estimator = settings.estimator(self.backend, self.model, &measurement, prior, self.plan)?;
         let (x, failures) = self.drive(&mut *estimator, range.clone(), watch, progress)?;
         let breakdowns = estimator.counts(self.backend)?.breakdowns.iter().sum();

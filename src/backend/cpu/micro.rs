@@ -4,6 +4,8 @@ use super::simd::Simd;
 
 /// Vectors of a panel: the width of the register block.
 pub(crate) const PANEL: usize = 2;
+/// Floats of a cache line.
+pub(crate) const LINE: usize = 16;
 
 /// acc\[i\] += Σ_k rows\[i\]\[k\] b\[k\], one fused multiply-add per k and lane in the order of k, whatever `M` is.
 ///
@@ -44,17 +46,19 @@ pub(crate) unsafe fn multiply_add_ahead<S: Simd, const M: usize>(
     ahead: *const f32,
     lines: usize,
 ) {
-    for k4 in (0..k).step_by(4) {
-        // SAFETY: k4 .. k4 + 4 are in range of each row and of the panels.
+    let (mut ahead, mut b, mut rows) = (ahead, b, *rows);
+    for _ in (0..k).step_by(4) {
+        // SAFETY: four more values are in each row, and four more panels.
         unsafe {
-            for line in 0..lines {
-                S::prefetch(ahead.wrapping_add((k4 / 4 * lines + line) * 16));
+            for _ in 0..lines {
+                S::prefetch(ahead);
+                ahead = ahead.wrapping_add(LINE);
             }
-            let mut rows = *rows;
+            multiply_add::<S, M>(acc, 4, &rows, b);
             for row in &mut rows {
-                *row = row.add(k4);
+                *row = row.add(4);
             }
-            multiply_add::<S, M>(acc, 4, &rows, b.add(k4 * PANEL * S::W));
+            b = b.add(4 * PANEL * S::W);
         }
     }
 }

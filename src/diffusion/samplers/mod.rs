@@ -23,7 +23,7 @@ pub enum Sampler {
     Ddpm,
     /// Implicit sampling (Song et al., 2021).
     Ddim {
-        /// Share of the noise of DDPM: 0 is deterministic, 1 is DDPM.
+        /// Share of the noise of DDPM: 0 is deterministic and keeps an error of its start (see [`Sampler::TwoM`]), 1 is DDPM.
         eta: f64,
     },
     /// DDIM steps, each followed by Langevin corrections (Song et al., 2021).
@@ -33,7 +33,8 @@ pub enum Sampler {
         /// Length δ of a correction.
         delta: f64,
     },
-    /// DPM-Solver++(2M) (Lu et al., 2022): deterministic, second order.
+    /// DPM-Solver++(2M) (Lu et al., 2022): deterministic, second order. As every deterministic sampler it forgets nothing of its
+    /// start: the samples' mean is off by up to |E\[x | y\] - μ_x|/σ(1) posterior standard deviations.
     TwoM,
     /// SDE-DPM-Solver++(2M) (Lu et al., 2022): with noise, second order.
     TwoMSde,

@@ -2,7 +2,8 @@
 
 use super::Weights;
 
-/// x_s = e x_t + (1 - e) D, e = σ_s/σ_t, D the extrapolated estimate.
+/// x_s = e x_t + (1 - e) D, e = σ_s/σ_t, D the extrapolated estimate. Deterministic: as [`super::ddim`], it keeps of its start an
+/// error of up to |E\[x | y\] - μ_x|/σ(1) posterior standard deviations.
 pub(super) fn step(sigma_prev: Option<f64>, sigma_t: f64, sigma_s: f64) -> Weights {
     let e = sigma_s / sigma_t;
     let (now, before) = extrapolation(sigma_prev, sigma_t, sigma_s);

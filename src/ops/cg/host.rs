@@ -25,9 +25,9 @@ impl<B: HostBackend> ConjugateGradient for B {
             if status[n].f64() != RUNNING {
                 continue;
             }
-            let pq = dot(p.row(n), q.row(n));
+            let (pq, rq) = (dot(p.row(n), q.row(n)), dot(r.row(n), q.row(n)));
             let alpha = rr[n].f64() / pq;
-            if !(pq > 0.0 && pq.is_finite() && B::Elem::of(alpha).f64().is_finite()) {
+            if !(pq > 0.0 && rq > 0.0 && pq.is_finite() && B::Elem::of(alpha).f64().is_finite()) {
                 status[n] = B::Elem::of(BREAKDOWN);
                 continue;
             }

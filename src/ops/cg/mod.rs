@@ -2,6 +2,11 @@
 //!
 //! Every iterate of CG on (Σ_y + σ² A Jᵀ Aᵀ) v = r_0 is v = Σ α_i p_i, and each iteration computes g_i = Jᵀ Aᵀ p_i anyway.
 //! So Jᵀ Aᵀ v = Σ α_i g_i =: s comes without a further VJP, and v itself is never formed.
+//!
+//! J of a network is neither exactly symmetric nor exactly positive, and a direction along which its curvature <p, q> happens
+//! to be next to 0 would get an α without bound. A symmetric positive system has <r, q> = <p, q> > 0, because p - r is conjugate to
+//! p. So a sample for which either is not positive stops with what it has: <p, q> ≤ 0 is no curvature, and with <r, q> ≤ 0 a step
+//! along p only increases the residual. Elsewhere this is the textbook's iteration, whatever the system's condition.
 
 mod cuda;
 mod host;
@@ -29,7 +34,7 @@ pub struct CgState<B: Backend> {
 pub const RUNNING: f64 = 0.0;
 /// <r, r> ≤ rtol² <r_0, r_0>: from then on α = 0.
 pub const CONVERGED: f64 = 1.0;
-/// <p, q> was not positive and finite before convergence: the sample stopped there.
+/// <p, q> or <r, q> was not positive and finite before convergence: the sample stopped there.
 pub const BREAKDOWN: f64 = 2.0;
 /// The number of different statuses.
 pub const STATUSES: usize = 3;

@@ -210,6 +210,9 @@ impl<E: Epilogue> Body for Run<'_, E> {
             for panel in panels {
                 // SAFETY: the table has the pixels' pointers, and the scratch a panel for each pixel.
                 unsafe {
+                    for (_, offset) in &places {
+                        self.y.ask::<S>(offset + panel * PANEL * S::W);
+                    }
                     let sums = Sums {
                         table: &table,
                         x: self.x,

@@ -70,6 +70,12 @@ pub(crate) trait Epilogue: Copy + Send + Sync {
     /// # Safety
     /// As for [`Simd`]; `at` is a place in the output, which belongs to this worker.
     unsafe fn apply<S: Simd>(&self, v: S::V, at: At) -> S::V;
+    /// Asks for the cache lines of its own arrays that the pixel at `offset` will touch; there may be no such pixel.
+    ///
+    /// # Safety
+    /// As for [`Simd`].
+    #[inline(always)]
+    unsafe fn prefetch<S: Simd>(&self, _offset: usize) {}
 }
 
 /// v
@@ -119,6 +125,13 @@ impl Epilogue for BiasSilu<'_> {
             y
         }
     }
+    #[inline(always)]
+    unsafe fn prefetch<S: Simd>(&self, offset: usize) {
+        if let Some(derivative) = self.derivative {
+            // SAFETY: as for this function; a prefetch may have any address.
+            unsafe { S::prefetch(derivative.ptr().cast_const().wrapping_add(offset)) };
+        }
+    }
 }
 
 /// v · factor
@@ -130,6 +143,11 @@ impl Epilogue for Times<'_> {
     unsafe fn apply<S: Simd>(&self, v: S::V, at: At) -> S::V {
         // SAFETY: the factor has the extents of the output.
         unsafe { S::mul(v, at.of::<S>(self.0)) }
+    }
+    #[inline(always)]
+    unsafe fn prefetch<S: Simd>(&self, offset: usize) {
+        // SAFETY: as for this function; a prefetch may have any address.
+        unsafe { S::prefetch(self.0.as_ptr().wrapping_add(offset)) };
     }
 }
 
@@ -160,6 +178,11 @@ impl Epilogue for BiasResidual<'_> {
             S::fma(at.sample::<S>(self.cr), branch, S::mul(at.sample::<S>(self.r), at.of::<S>(self.x)))
         }
     }
+    #[inline(always)]
+    unsafe fn prefetch<S: Simd>(&self, offset: usize) {
+        // SAFETY: as for this function; a prefetch may have any address.
+        unsafe { S::prefetch(self.x.as_ptr().wrapping_add(offset)) };
+    }
 }
 
 /// An output array and what is done before storing.
@@ -187,5 +210,17 @@ impl<E: Epilogue> Store<'_, E> {
     pub unsafe fn put<S: Simd>(&self, v: S::V, at: At) {
         // SAFETY: the caller's obligation.
         unsafe { at.store::<S>(self.y, self.epilogue.apply::<S>(v, at)) };
+    }
+    /// Asks for the cache lines that the channels at `offset` will touch; there may be no such place.
+    ///
+    /// # Safety
+    /// As for [`Simd`].
+    #[inline(always)]
+    pub unsafe fn ask<S: Simd>(&self, offset: usize) {
+        // SAFETY: as for this function; a prefetch may have any address.
+        unsafe {
+            S::prefetch(self.y.ptr().cast_const().wrapping_add(offset));
+            self.epilogue.prefetch::<S>(offset);
+        }
     }
 }

@@ -58,6 +58,32 @@ impl<'a> Image<'a> {
         let (y, x) = (y as usize >> part.shift, x as usize >> part.shift);
         part.x[((n * h + y) * w + x) * part.c..].as_ptr()
     }
+    /// The same for the K x K pixels from (n, y, x) on.
+    #[inline(always)]
+    pub fn window<const K: usize>(
+        &self,
+        part: &Part<'a>,
+        n: usize,
+        (y, x): (isize, isize),
+        outside: *const f32,
+    ) -> [[*const f32; K]; K] {
+        let (h, w) = (self.shape.h >> part.shift, self.shape.w >> part.shift);
+        let mut window = [[outside; K]; K];
+        for i in 0..K {
+            let y = y + i as isize;
+            if y < 0 || y >= self.shape.h as isize {
+                continue;
+            }
+            let row = &part.x[(n * h + (y as usize >> part.shift)) * w * part.c..][..w * part.c];
+            for j in 0..K {
+                let x = x + j as isize;
+                if x >= 0 && x < self.shape.w as isize {
+                    window[i][j] = row[(x as usize >> part.shift) * part.c..].as_ptr();
+                }
+            }
+        }
+        window
+    }
 }
 
 /// Values per channel, one row for each sample or one for all.

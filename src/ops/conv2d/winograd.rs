@@ -8,7 +8,7 @@ use super::epilogue::{At, Epilogue, Store};
 use super::image::Image;
 pub(crate) use super::transform::LARGEST;
 use super::transform::{LONGEST, Transform};
-use crate::backend::cpu::micro::{self, PANEL, row_blocks, with_rows};
+use crate::backend::cpu::micro::{self, LINE, PANEL, row_blocks, with_rows};
 use crate::backend::cpu::simd::{Body, LANES, Simd, dispatch};
 use crate::backend::cpu::{Cpu, SharedMut, Tasks};
 use crate::backend::host::HostTensor;
@@ -128,6 +128,12 @@ pub(crate) trait Sink: Sync {
     /// # Safety
     /// As for [`Simd`]; the place is in the output and this worker's alone.
     unsafe fn tile<S: Simd>(&self, tile: &[[S::V; LARGEST]; LARGEST], m: usize, place: (usize, usize, usize), c: usize);
+    /// Asks for the cache lines that such a tile will touch.
+    ///
+    /// # Safety
+    /// As for [`Simd`].
+    #[inline(always)]
+    unsafe fn prefetch<S: Simd>(&self, _m: usize, _place: (usize, usize, usize), _c: usize) {}
 }
 
 impl<E: Epilogue> Sink for Store<'_, E> {
@@ -139,13 +145,26 @@ impl<E: Epilogue> Sink for Store<'_, E> {
         (n, i0, j0): (usize, usize, usize),
         c: usize,
     ) {
-        for (i, row) in tile.iter().enumerate().take(m) {
-            for (j, v) in row.iter().enumerate().take(m) {
-                if i0 + i < self.shape.h && j0 + j < self.shape.w {
-                    let at = At { n, offset: self.offset(n, i0 + i, j0 + j) + c, c, lanes: S::W };
+        let (rows, columns) = (m.min(self.shape.h - i0), m.min(self.shape.w - j0));
+        let start = self.offset(n, i0, j0) + c;
+        for i in 0..LARGEST {
+            for j in 0..LARGEST {
+                if i < rows && j < columns {
+                    let at = At { n, offset: start + (i * self.shape.w + j) * self.shape.c, c, lanes: S::W };
                     // SAFETY: the caller's obligation, and the pixel is inside.
-                    unsafe { self.put::<S>(*v, at) };
+                    unsafe { self.put::<S>(tile[i][j], at) };
                 }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch<S: Simd>(&self, m: usize, (n, i, j): (usize, usize, usize), c: usize) {
+        let start = self.offset(n, i, j) + c;
+        for i in 0..m {
+            for j in 0..m {
+                // SAFETY: as for this function; what is asked for need not exist.
+                unsafe { self.ask::<S>(start + (i * self.shape.w + j) * self.shape.c) };
             }
         }
     }
@@ -207,16 +226,26 @@ impl<T: Transform, K: Sink> Run<'_, T, K> {
     #[inline(always)]
     unsafe fn transform_input<S: Simd, const SCALED: bool>(&self, tiles: Range<usize>) {
         let (slab, c_in, zeros) = (self.slab, self.k.c_in, self.k.zeros.as_ptr());
-        for (t, tile) in tiles.enumerate() {
-            let (n, i0, j0) = self.place(tile);
-            let mut first = 0;
-            for part in self.x.parts() {
-                let pixels: [[*const f32; LONGEST]; LONGEST] = from_fn(|i| {
-                    from_fn(|j| self.x.pixel(part, n, (i0 + i) as isize - 1, (j0 + j) as isize - 1, zeros))
-                });
+        let window = |part, tile| -> (usize, [[*const f32; LONGEST]; LONGEST]) {
+            let (n, i, j) = self.place(tile);
+            (n, self.x.window(part, n, (i as isize - 1, j as isize - 1), zeros))
+        };
+        let mut first = 0;
+        for part in self.x.parts() {
+            let mut next = window(part, tiles.start);
+            for (t, tile) in tiles.clone().enumerate() {
+                let (n, pixels) = next;
+                next = window(part, (tile + 1).min(tiles.end - 1));
                 for c in (0..part.c).step_by(S::W) {
                     // SAFETY: a pixel has the part's channels, a multiple of W; so has row t of a slab.
                     unsafe {
+                        if c % LINE == 0 {
+                            for i in 0..T::INPUTS {
+                                for j in 0..T::INPUTS {
+                                    S::prefetch(next.1[i][j].wrapping_add(c));
+                                }
+                            }
+                        }
                         let v = self.scratch.add(slab + t * c_in + first + c);
                         let scale = match self.x.scale {
                             Some(scale) if SCALED => S::load(scale.values().as_ptr().add(scale.at(n, first + c))),
@@ -244,8 +273,8 @@ impl<T: Transform, K: Sink> Run<'_, T, K> {
                         }
                     }
                 }
-                first += part.c;
             }
+            first += part.c;
         }
     }
 
@@ -255,11 +284,15 @@ impl<T: Transform, K: Sink> Run<'_, T, K> {
         let width = PANEL * S::W;
         let (first, ldm) = (panels.start * width, panels.len() * width);
         let channels = first..(panels.end * width).min(self.k.c_out);
+        let last = tiles.end - 1;
         for (t, tile) in tiles.enumerate() {
-            let place = self.place(tile);
+            let (place, next) = (self.place(tile), self.place((tile + 1).min(last)));
             for c in channels.clone().step_by(S::W) {
                 // SAFETY: row t of a slab has the task's panels; the tile and channels are this task's alone.
                 unsafe {
+                    if c % LINE == 0 {
+                        self.sink.prefetch::<S>(T::OUTPUTS, next, c);
+                    }
                     let m = self.scratch.add(t * ldm + c - first);
                     let mut half = [[S::zero(); LONGEST]; LARGEST]; // half[i][j]: (Aᵀ M)[i][j]
                     for j in 0..T::INPUTS {
@@ -305,7 +338,9 @@ impl Body for Products<'_> {
         let panel_at =
             |xi: usize, panel: usize| &self.u[(xi * self.all_panels + panel) * c_in * width..][..c_in * width];
         let blocks = self.tiles.div_ceil(MR);
-        let lines = (PANEL * S::W / 4).div_ceil(blocks);
+        // Each of the first blocks fetches some lines of the next panel every four channels, the others none.
+        let lines = (width / 4).div_ceil(blocks);
+        let fetching = (width / 4).div_ceil(lines);
         for xi in 0..self.entries {
             for (p, panel) in self.panels.clone().enumerate() {
                 let u = panel_at(xi, panel).as_ptr();
@@ -316,7 +351,8 @@ impl Body for Products<'_> {
                 };
                 let next = panel_at(next.0, next.1).as_ptr();
                 for (block, (row, rows)) in row_blocks(self.tiles, MR).enumerate() {
-                    let ahead = next.wrapping_add(block * c_in * width / blocks);
+                    let ahead = next.wrapping_add(block * c_in * 4 * lines);
+                    let lines = if block < fetching { lines } else { 0 };
                     // SAFETY: V of entry xi has `tiles` rows in slab xi + 1, M in slab xi.
                     unsafe {
                         let v = self.scratch.add((xi + 1) * slab + row * c_in);
