@@ -101,6 +101,7 @@ impl Launch {
     /// One thread for every 16 bytes of `len` elements, when rows of `row` are made of such groups, else for every
     /// element: `each_group` of `kernels/rows.cuh`.
     pub fn elements(kernel: &'static str, row: usize, len: usize, dtype: Dtype, args: Args) -> Self {
+        assert!(len < 1 << 31, "{kernel}: {len} elements, more than one launch takes");
         let wide = 16 / dtype.size();
         Self::per_item(kernel, if row.is_multiple_of(wide) { len / wide } else { len }, args)
     }
@@ -111,6 +112,7 @@ impl Launch {
     /// One thread for each of `count` items, in blocks of 256.
     pub fn per_item(kernel: &'static str, count: usize, args: Args) -> Self {
         const THREADS: usize = 256;
+        assert!(count < 1 << 31, "{kernel}: {count} items, more than one launch takes");
         Self::blocks(kernel, count.div_ceil(THREADS), THREADS, args)
     }
     /// `blocks` blocks of `threads` threads, without dynamic shared memory.
