@@ -154,6 +154,11 @@ impl Args {
     pub fn ptr(self, x: &super::CudaTensor) -> Self {
         self.arg(x.address())
     }
+    /// The next one: the address of `x`, for a kernel that takes f32 alone.
+    pub fn ptr_f32(self, x: &super::CudaTensor) -> Self {
+        assert_eq!(x.dtype(), Dtype::F32, "the type of an argument");
+        self.ptr(x)
+    }
     /// The next one: the address of `x`, or null.
     pub fn ptr_or_null(self, x: Option<&super::CudaTensor>) -> Self {
         self.arg(x.map_or(0, super::CudaTensor::address))
