@@ -14,6 +14,8 @@ pub struct Properties {
     pub name: String,
     /// Compute capability: (9, 0) is sm_90.
     pub arch: (u32, u32),
+    /// Whether kernels for sm_90a (wgmma) run on it.
+    pub wgmma: bool,
     /// Streaming multiprocessors.
     pub multiprocessors: u32,
     /// Bytes of shared memory that one block may ask for.
