@@ -9,7 +9,7 @@
 //   the row in registers, in 1, 2 or 4 accesses of 16 bytes (_held1, _held2, _held4: C to 1,024 in bf16, 512 in f32). _reread
 //   takes any C, one that is no multiple of 16 bytes too, and reads a row again, from cache, for each pass.
 // Bytes: forward 2 s + 4/C per element (s = size of T), vjp 3 s, with residual 4 s, vjp_params 3 s; abc and gates stay in
-//   cache. Floor at 2.6 TB/s (copy on an H100), (256, 32, 32, 128) in bf16: 52 us, 77 us, 103 us.
+//   cache. Floor at 3.0 TB/s (H100), (256, 32, 32, 128) in bf16: 45, 67, 89 and 67 us. Registers and occupancy: docs/kernels.md.
 // Sums: two passes over values held in registers, as the reference; butterflies. The order depends on C alone.
 #include "column_sums.cuh"
 

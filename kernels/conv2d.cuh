@@ -6,9 +6,10 @@
 // through 2x2 summed taps and skip through 3x3, so that nothing is copied and x costs 4 taps where it would be 9; and that
 // merge's gradient for x, 4x4 taps of stride 2 where it would be 9 for each of 4 pixels.
 //
-// A block owns BM output pixels x BN channels, a warp 16 MI x 32 NI. K runs in steps of 64 bytes per row (32 bf16, 16 f32)
-// through STAGES buffers that cp.async fills, zeros where the window leaves the image; 16-byte chunks are XOR-swizzled so
-// that neither the copies nor ldmatrix meet a bank conflict. bf16 multiplies by mma.sync m16n8k16, f32 by FFMA.
+// This file has the operands and the end, conv2d_mma.cuh the products by mma.sync and FFMA, conv2d_sm90.cu those by wgmma.
+//
+// A block owns BM output pixels x BN channels. K runs in steps of ROW bytes per row through STAGES buffers that cp.async
+// fills, zeros where the window leaves the image; 16-byte chunks are XOR-swizzled so that nothing meets a bank conflict.
 // Order of a sum: blocks of channels, in each the taps, in each the channels; the same for every tile, hence every batch.
 // With the taps inside, a block's input (BM pixels and their neighbours x 64 bytes) stays in L1 for all of them: without
 // that, 128 x 128 tiles would ask 64 FLOP per byte of L2, 7 TB/s at 45% of an H100's matrix peak, which it does not have.
@@ -42,10 +43,12 @@ struct Conv2dArgs {
   int step, blocks_n; // blocks_n: blocks along the channels
 };
 
-constexpr int STAGES = 4, ROW = 64; // bytes of a row in shared memory
+constexpr int STAGES = 4;
 
-/// Byte offset of 16-byte chunk `q` of row `r`: any 8 rows of one chunk, and any 2 whole rows, touch all banks once.
-__device__ __forceinline__ uint32_t swizzled(int r, int q) { return r * ROW + ((q ^ (r >> 1 & 3)) << 4); }
+/// Byte offset of 16-byte chunk `q` of row `r` of ROW bytes: 8 rows of one chunk touch all banks once, as do whole rows.
+template <int ROW> __device__ __forceinline__ uint32_t swizzled(int r, int q) {
+  return r * ROW + ((q ^ (ROW == 64 ? r >> 1 & 3 : r & 7)) << 4);
+}
 
 /// The channel that row `r` of the packed weights holds: columns 2 t, 2 t + 1 of four mma tiles are 8 t .. 8 t + 7.
 __host__ __device__ __forceinline__ int packed_channel(int r) {
@@ -62,9 +65,10 @@ struct Pixel {
       : n(m / (phase.h * phase.w)), p(m / phase.w % phase.h), q(m % phase.w) {}
 };
 
-/// The rows of A: a thread copies chunk t % 4 of ROWS pixels.
-template <class T, int BM, int THREADS, Source SOURCE> struct Rows {
-  static constexpr int CHUNK = 16 / sizeof(T), BK = 4 * CHUNK, ROWS = BM * 4 / THREADS, PARTS = SOURCE == MERGED ? 2 : 1;
+/// The rows of A: a thread copies one of the QS chunks of ROWS pixels.
+template <class T, int ROW, int BM, int THREADS, Source SOURCE> struct Rows {
+  static constexpr int CHUNK = 16 / sizeof(T), QS = ROW / 16, BK = QS * CHUNK;
+  static constexpr int PASS = THREADS / QS, ROWS = BM / PASS, PARTS = SOURCE == MERGED ? 2 : 1;
   const Conv2dArgs &args;
   const Phase &phase;
   const int m;                // of the first pixel
@@ -73,7 +77,7 @@ template <class T, int BM, int THREADS, Source SOURCE> struct Rows {
   int corner[ROWS], taps[ROWS]; // offset of the window's corner; which taps are inside the image, as bits
 
   __device__ __forceinline__ Rows(const Conv2dArgs &args, const Phase &phase, int m0)
-      : args(args), phase(phase), m(m0 + threadIdx.x / 4) {
+      : args(args), phase(phase), m(m0 + threadIdx.x / QS) {
     start();
   }
   static __device__ __forceinline__ int steps(const Phase &phase) {
@@ -88,10 +92,10 @@ template <class T, int BM, int THREADS, Source SOURCE> struct Rows {
   /// To the first tap of the present window.
   __device__ __forceinline__ void start() {
     const Window &in = window();
-    at = 0, c = threadIdx.x % 4 * CHUNK;
+    at = 0, c = threadIdx.x % QS * CHUNK;
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
-      const Pixel o(phase, m + i * (THREADS / 4));
+      const Pixel o(phase, m + i * PASS);
       const int y = o.p * in.stride + in.i0, x = o.q * in.stride + in.j0;
       corner[i] = ((o.n * in.h + y) * in.w + x) * in.c;
       int columns = 0;
@@ -110,11 +114,11 @@ template <class T, int BM, int THREADS, Source SOURCE> struct Rows {
   __device__ __forceinline__ void copy(unsigned char *stage) {
     const Window &in = window();
     const T *x = static_cast<const T *>(in.x);
-    unsigned char *to = stage + swizzled(threadIdx.x / 4, threadIdx.x % 4);
+    unsigned char *to = stage + swizzled<ROW>(threadIdx.x / QS, threadIdx.x % QS);
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
       const bool inside = c < in.c && (taps[i] >> tap & 1);
-      cp_async_16_cached(smem_u32(to + i * (THREADS / 4) * ROW), x + (inside ? corner[i] + at + c : 0), inside ? 16 : 0);
+      cp_async_16_cached(smem_u32(to + i * PASS * ROW), x + (inside ? corner[i] + at + c : 0), inside ? 16 : 0);
     }
     next_tap();
     if (tap < in.kh * in.kw) return;
@@ -135,65 +139,37 @@ template <class T, int BM, int THREADS, Source SOURCE> struct Rows {
 #pragma unroll
       for (int i = 0; i < ROWS; i++) chunk[i][e] = taps[i] >> tap & 1 ? x[corner[i] + at + c] : from_float<T>(0.f);
     }
-    c += 3 * CHUNK;
+    c += (QS - 1) * CHUNK;
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
       uint4 bits;
       memcpy(&bits, chunk[i], sizeof bits);
-      const int row = threadIdx.x / 4 + i * (THREADS / 4);
-      *reinterpret_cast<uint4 *>(stage + swizzled(row, threadIdx.x % 4)) = bits;
+      const int row = threadIdx.x / QS + i * PASS;
+      *reinterpret_cast<uint4 *>(stage + swizzled<ROW>(row, threadIdx.x % QS)) = bits;
     }
   }
 };
 
-/// acc += A B over one stage. Lane (g, t) = (lane / 4, lane % 4) holds rows 16 i + 8 h + g and columns 8 j + 2 t + e of its
-/// warp's tile in acc[i][j][2 h + e], whichever type multiplies.
-template <int MI, int NI>
-__device__ __forceinline__ void multiply(float (&acc)[MI][4 * NI][4], const bf16 *a, const bf16 *b) {
-  const int lane = threadIdx.x % 32;
-  const uint32_t a0 = smem_u32(a), b0 = smem_u32(b);
+/// The rows of B: output channels from n0 on, in the order of the packed weights.
+template <class T, int ROW, int BN, int THREADS> struct Weights {
+  static constexpr int CHUNK = 16 / sizeof(T), QS = ROW / 16, BK = QS * CHUNK, PASS = THREADS / QS;
+  const T *from;
+  const int rows; // from n0 on
+
+  __device__ __forceinline__ Weights(const Conv2dArgs &args, const Phase &phase, int n0)
+      : from(static_cast<const T *>(phase.weights) + (size_t)n0 * BK + threadIdx.x * CHUNK),
+        rows((args.c + 31) / 32 * 32 - n0) {}
+  __device__ __forceinline__ void copy(unsigned char *stage, int packed_rows) {
 #pragma unroll
-  for (int k = 0; k < 2; k++) {
-    uint32_t fa[MI][4], fb[2 * NI][4];
-#pragma unroll
-    for (int i = 0; i < MI; i++) ldmatrix_x4(fa[i], a0 + swizzled(i * 16 + lane % 16, 2 * k + lane / 16));
-#pragma unroll
-    for (int j = 0; j < 2 * NI; j++)
-      ldmatrix_x4(fb[j], b0 + swizzled(j * 16 + lane / 16 * 8 + lane % 8, 2 * k + (lane / 8 & 1)));
-#pragma unroll
-    for (int i = 0; i < MI; i++)
-#pragma unroll
-      for (int j = 0; j < 4 * NI; j++)
-        mma_m16n8k16_bf16(acc[i][j], fa[i], fb[j / 2][j % 2 * 2], fb[j / 2][j % 2 * 2 + 1]);
+    for (int i = 0; i < BN / PASS; i++) {
+      const int row = threadIdx.x / QS + i * PASS;
+      const bool inside = row < rows;
+      cp_async_16(smem_u32(stage + swizzled<ROW>(row, threadIdx.x % QS)), from + (inside ? i * PASS * BK : 0),
+                  inside ? 16 : 0);
+    }
+    from += packed_rows * BK;
   }
-}
-template <int MI, int NI>
-__device__ __forceinline__ void multiply(float (&acc)[MI][4 * NI][4], const float *a, const float *b) {
-  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-  const auto row = [](const float *tile, int r, int q) {
-    return *reinterpret_cast<const float4 *>(reinterpret_cast<const char *>(tile) + swizzled(r, q));
-  };
-#pragma unroll 1 // unrolled, it takes more registers than there are
-  for (int q = 0; q < 4; q++) {
-    float4 fa[MI][2];
-#pragma unroll
-    for (int i = 0; i < MI; i++) fa[i][0] = row(a, i * 16 + g, q), fa[i][1] = row(a, i * 16 + 8 + g, q);
-#pragma unroll
-    for (int j = 0; j < 4 * NI; j++)
-#pragma unroll
-      for (int e = 0; e < 2; e++) {
-        const float4 fb = row(b, j * 8 + 2 * t + e, q);
-#pragma unroll
-        for (int i = 0; i < MI; i++)
-#pragma unroll
-          for (int h = 0; h < 2; h++) {
-            float &sum = acc[i][j][2 * h + e];
-            sum = fmaf(fa[i][h].x, fb.x, sum), sum = fmaf(fa[i][h].y, fb.y, sum);
-            sum = fmaf(fa[i][h].z, fb.z, sum), sum = fmaf(fa[i][h].w, fb.w, sum);
-          }
-      }
-  }
-}
+};
 
 /// The pixel of the output that is number `m` of a phase.
 __device__ __forceinline__ int output_pixel(const Conv2dArgs &args, const Phase &phase, int m) {
@@ -202,94 +178,19 @@ __device__ __forceinline__ int output_pixel(const Conv2dArgs &args, const Phase 
   return (o.n * args.h + args.step * o.p + phase.a) * args.w + args.step * o.q + phase.b;
 }
 
-template <class T, int BM, int BN, int MI, int NI, Source SOURCE, class Epilogue>
-__device__ __forceinline__ void conv2d(const Conv2dArgs &args, const EpilogueArgs &e) {
-  constexpr int THREADS = BM / (16 * MI) * BN / NI, BK = ROW / sizeof(T), STAGE = (BM + BN) * ROW;
-  const Phase &phase = args.phase[blockIdx.z];
-  const int m0 = blockIdx.x / args.blocks_n * BM, n0 = blockIdx.x % args.blocks_n * BN;
-  const int pixels = args.n * phase.h * phase.w, packed_rows = (args.c + 31) / 32 * 32;
-  if (m0 >= pixels) return;
-
-  // Copies of step k into its buffer.
-  DYN_SHARED(unsigned char, smem);
-  Rows<T, BM, THREADS, SOURCE> rows(args, phase, m0);
-  const int steps = rows.steps(phase);
-  const T *weights = static_cast<const T *>(phase.weights) + (size_t)n0 * BK + threadIdx.x * (16 / sizeof(T));
-  const auto copy = [&](int k) {
-    if (k < steps) {
-      unsigned char *stage = smem + k % STAGES * STAGE;
-      if constexpr (SOURCE == GATHERED) rows.gather(stage);
-      else rows.copy(stage);
+/// Ends pixel `m` of a phase: `sum(group, i)` is the sum of channel c + 32 group + i, in 8 channels of each of the groups.
+template <class T, int GROUPS, class Epilogue, class F>
+__device__ __forceinline__ void finish(const Conv2dArgs &args, const EpilogueArgs &e, const Phase &phase, int m, int c, F sum) {
+  if (m >= args.n * phase.h * phase.w) return;
+  const int pixel = output_pixel(args, phase, m);
 #pragma unroll
-      for (int i = 0; i < BN * 4 / THREADS; i++) {
-        const int row = threadIdx.x / 4 + i * (THREADS / 4);
-        const bool inside = n0 + row < packed_rows;
-        cp_async_16(smem_u32(stage + BM * ROW + swizzled(row, threadIdx.x % 4)),
-                    weights + (inside ? i * (THREADS / 4) * BK : 0), inside ? 16 : 0);
-      }
-      weights += packed_rows * BK;
-    }
-    cp_async_commit();
-  };
-
-  // The products; a buffer is refilled once all have read it.
-  const int warp = threadIdx.x / 32, wm = warp / (BN / (32 * NI)) * 16 * MI, wn = warp % (BN / (32 * NI)) * 32 * NI;
-  float acc[MI][4 * NI][4] = {};
-#pragma unroll 1
-  for (int k = 0; k < STAGES - 1; k++) copy(k);
-#pragma unroll 1
-  for (int k = 0; k < steps; k++) {
-    cp_async_wait<STAGES - 2>();
-    __syncthreads();
-    copy(k + STAGES - 1);
-    const unsigned char *stage = smem + k % STAGES * STAGE;
-    multiply<MI, NI>(acc, reinterpret_cast<const T *>(stage + wm * ROW),
-                     reinterpret_cast<const T *>(stage + (BM + wn) * ROW));
+  for (int group = 0; group < GROUPS; group++) {
+    const Channels o{pixel, c + group * 32, args.c};
+    if (o.c >= args.c) continue;
+    float v[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] = sum(group, i);
+    Epilogue::apply(v, e, o);
+    store_channels(static_cast<T *>(args.y) + o.at(), v, o);
   }
-  cp_async_wait<0>();
-
-  // A thread's 8 channels of NI groups of 2 MI pixels.
-#pragma unroll
-  for (int i = 0; i < MI; i++)
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-      const int m = m0 + wm + i * 16 + h * 8 + threadIdx.x % 32 / 4;
-      if (m >= pixels) continue;
-      const int pixel = output_pixel(args, phase, m);
-#pragma unroll
-      for (int group = 0; group < NI; group++) {
-        const Channels o{pixel, n0 + wn + group * 32 + (int)threadIdx.x % 4 * 8, args.c};
-        if (o.c >= args.c) continue;
-        float v[8];
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-          v[2 * j] = acc[i][4 * group + j][2 * h];
-          v[2 * j + 1] = acc[i][4 * group + j][2 * h + 1];
-        }
-        Epilogue::apply(v, e, o);
-        store_channels(static_cast<T *>(args.y) + o.at(), v, o);
-      }
-    }
 }
-
-/// A kernel per tile and source; BLOCKS per SM are what its registers should allow.
-#define CONV2D(NAME, T, BM, BN, MI, NI, BLOCKS, SOURCE, EPILOGUE)                                                      \
-  extern "C" __global__ void __launch_bounds__(BM / (16 * MI) * BN / NI, BLOCKS)                                       \
-      NAME(const __grid_constant__ Conv2dArgs args, const __grid_constant__ EpilogueArgs e) {                          \
-    conv2d<T, BM, BN, MI, NI, SOURCE, EPILOGUE<T>>(args, e);                                                           \
-  }                                                                                                                    \
-  KERNEL_ENTRY(NAME)
-#define CONV2D_TILES(WHAT, TYPE, T, SOURCE, EPILOGUE)                                                                  \
-  CONV2D(conv2d_##WHAT##_128x128_##TYPE, T, 128, 128, 4, 2, 2, SOURCE, EPILOGUE)                                       \
-  CONV2D(conv2d_##WHAT##_128x64_##TYPE, T, 128, 64, 4, 1, 8 / sizeof(T), SOURCE, EPILOGUE)                             \
-  CONV2D(conv2d_##WHAT##_64x32_##TYPE, T, 64, 32, 1, 1, 4, SOURCE, EPILOGUE)
-#define CONV2D_KERNELS(TYPE, T)                                                                                        \
-  CONV2D_TILES(bias, TYPE, T, ALIGNED, Bias)                                                                           \
-  CONV2D_TILES(silu, TYPE, T, ALIGNED, Silu)                                                                           \
-  CONV2D_TILES(times, TYPE, T, ALIGNED, Times)                                                                         \
-  CONV2D_TILES(residual, TYPE, T, ALIGNED, Residual)                                                                   \
-  CONV2D_TILES(merged_bias, TYPE, T, MERGED, Bias)                                                                     \
-  CONV2D(conv2d_gathered_bias_64x32_##TYPE, T, 64, 32, 1, 1, 4, GATHERED, Bias)                                        \
-  CONV2D(conv2d_gathered_silu_64x32_##TYPE, T, 64, 32, 1, 1, 4, GATHERED, Silu)                                        \
-  CONV2D(conv2d_gathered_times_64x32_##TYPE, T, 64, 32, 1, 1, 4, GATHERED, Times)                                      \
-  CONV2D(conv2d_gathered_residual_64x32_##TYPE, T, 64, 32, 1, 1, 4, GATHERED, Residual)

@@ -4,7 +4,7 @@
 //
 // Shapes: e, p (n) in f32, n < 2^31.
 // Launch: one-dimensional, 256 threads, one for 16 bytes; the last n mod 4 go one by one.
-// Bytes: 12 n. Floor at 2.6 TB/s (copy on an H100), 57.6 M parameters: 266 us.
+// Bytes: 12 n. Floor at 3.0 TB/s (H100), 57.6 M parameters: 230 us. 22 registers.
 #include "rows.cuh"
 
 extern "C" __global__ void __launch_bounds__(256)

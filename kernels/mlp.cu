@@ -20,7 +20,7 @@
 
 namespace {
 
-constexpr int SAMPLES = 64, THREADS = 256, WIDTH = 256, STEP = ROW / 4, PER_WARP = 8, LAYERS = 8;
+constexpr int ROW = 64, SAMPLES = 64, THREADS = 256, WIDTH = 256, STEP = ROW / 4, PER_WARP = 8, LAYERS = 8;
 constexpr float LOG2E = 1.4426950408889634f, EPS = 1e-5f;
 
 struct Layer {
@@ -72,7 +72,7 @@ __device__ __forceinline__ void multiply(float (&acc)[PER_WARP][G], const Sample
     for (int i = threadIdx.x; i < 32 * G * 4; i += THREADS) {
       const int row = i / 4, chunk = i % 4;
       const bool inside = row < layer.rows;
-      cp_async_16(to + step % 2 * WIDTH * ROW + swizzled(row, chunk),
+      cp_async_16(to + step % 2 * WIDTH * ROW + swizzled<ROW>(row, chunk),
                   inside ? layer.w + ((size_t)step * layer.rows + row) * STEP + chunk * 4 : layer.w, inside ? 16 : 0);
     }
     cp_async_commit();
@@ -93,7 +93,7 @@ __device__ __forceinline__ void multiply(float (&acc)[PER_WARP][G], const Sample
       float w[G][4];
 #pragma unroll
       for (int j = 0; j < G; j++)
-        load(w[j], reinterpret_cast<const float *>(sw + step % 2 * WIDTH * ROW + swizzled(lane() + 32 * j, chunk)));
+        load(w[j], reinterpret_cast<const float *>(sw + step % 2 * WIDTH * ROW + swizzled<ROW>(lane() + 32 * j, chunk)));
 #pragma unroll
       for (int i = 0; i < PER_WARP; i++) {
         float h[4];

@@ -39,13 +39,14 @@ extern "C" __global__ void vector_cast_f32(float *y, const bf16 *x, uint32_t n) 
 KERNEL_ENTRY(vector_cast_f32)
 
 // ------------------------------------------------------------------------------------------- elementwise
-struct Terms {
-  const float *x[4]; // (N, D) each
+template <class T> struct Terms {
+  const T *x[4]; // (N, D) each
   Scalar a[4];
 };
 
-extern "C" __global__ void vector_linear_combination_f32(float *y, Terms terms, uint32_t count, uint32_t row, uint32_t n) {
-  each_group<float>(row, n, [&](auto width, uint32_t i) {
+template <class T>
+static __device__ void linear_combination(T *y, const Terms<T> &terms, uint32_t count, uint32_t row, uint32_t n) {
+  each_group<T>(row, n, [&](auto width, uint32_t i) {
     float sum[W] = {};
 #pragma unroll
     for (int k = 0; k < 4; k++) {
@@ -58,7 +59,13 @@ extern "C" __global__ void vector_linear_combination_f32(float *y, Terms terms, 
     store(y + i, sum);
   });
 }
-KERNEL_ENTRY(vector_linear_combination_f32)
+#define LINEAR_COMBINATION(name, T)                                                                              \
+  extern "C" __global__ void name(T *y, Terms<T> terms, uint32_t count, uint32_t row, uint32_t n) {              \
+    linear_combination(y, terms, count, row, n);                                                                 \
+  }                                                                                                              \
+  KERNEL_ENTRY(name)
+LINEAR_COMBINATION(vector_linear_combination_f32, float)
+LINEAR_COMBINATION(vector_linear_combination_bf16, bf16)
 
 // x_len: the elements of x, D or n.
 template <class T> static __device__ void add_assign(T *y, const T *x, uint32_t x_len, uint32_t row, uint32_t n) {

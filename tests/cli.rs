@@ -10,6 +10,9 @@ use std::time::Duration;
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/fashion-small.safetensors");
 const IMAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/fashion-test.npy");
 
+/// Where what does not depend on the device is tested.
+const DEVICES: &[&str] = if cfg!(feature = "emulator") { &["cpu", "emulated"] } else { &["cpu"] };
+
 /// A folder to work in, and the command in it.
 struct Home(tempfile::TempDir);
 
@@ -257,21 +260,43 @@ fn non_finite_samples_have_their_exit_code() {
         "head.weight" => x.signum() * (1e38 * x.abs().max(1e-3)).min(3e38),
         _ => x,
     });
-    let line = PRIOR.replace("MODEL", "bad.safetensors") + " --count 3 --out run";
-    for again in ["not finite", "complete"] {
-        let output = home.diem(&line).output().unwrap();
-        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(output.status.code(), Some(3), "{stdout}");
-        assert!(stdout.contains(again), "{stdout}");
+    for device in DEVICES {
+        let line = PRIOR.replace("MODEL", "bad.safetensors") + " --count 3 --device " + device + " --out " + device;
+        for again in ["not finite", "complete"] {
+            let output = home.diem(&line).output().unwrap();
+            let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert_eq!(output.status.code(), Some(3), "{stdout}");
+            assert!(stdout.contains(again), "{stdout}");
+        }
+        let report: serde_json::Value = serde_json::from_slice(&home.read(&format!("{device}/run.json"))).unwrap();
+        let failures = report["failures"].as_array().unwrap();
+        assert_eq!(failures.len(), 3);
+        assert_eq!(
+            (&failures[0]["sample"], &failures[0]["step"], &failures[0]["layer"]),
+            (&0.into(), &1.into(), &"head".into()) // found after the first step
+        );
+        assert!(values(&home.read(&format!("{device}/samples.npy"))).iter().all(|x| x.is_nan()));
     }
-    let report: serde_json::Value = serde_json::from_slice(&home.read("run/run.json")).unwrap();
-    let failures = report["failures"].as_array().unwrap();
-    assert_eq!(failures.len(), 3);
-    assert_eq!(
-        (&failures[0]["sample"], &failures[0]["step"], &failures[0]["layer"]),
-        (&0.into(), &1.into(), &"head".into()) // found after the first step
-    );
-    assert!(values(&home.read("run/samples.npy")).iter().all(|x| x.is_nan()));
+}
+
+#[cfg(feature = "emulator")]
+#[test]
+fn the_emulated_device_samples_and_checks() {
+    let home = Home::new();
+    let line = format!("{PRIOR} --count 3");
+    home.run(&format!("{line} --device cpu --out cpu"));
+    home.run(&format!("{line} --device emulated --batch 2 --out two"));
+    home.run(&format!("{line} --device emulated --batch 3 --out three"));
+    let [cpu, two, three] = ["cpu", "two", "three"].map(|out| values(&home.read(&format!("{out}/samples.npy"))));
+    assert_eq!(two, three);
+    for (cpu, emulated) in cpu.iter().zip(&two) {
+        // seven calls of the network in f32, each within 1e-4 of samples of order 1
+        assert!((cpu - emulated).abs() < 1e-3, "{cpu} {emulated}");
+    }
+    home.run(&format!("{line} --device emulated --precision bf16 --out bf16"));
+    assert!(home.run("check --device emulated --ops mask").contains(" 0 failed"));
+    let refused = home.refuse(&format!("{PRIOR} --count 1000000000 --batch 1000000000 --device emulated --out r"));
+    assert!(refused.contains("--batch") && refused.contains("GiB"), "{refused}");
 }
 
 #[test]
@@ -345,8 +370,8 @@ fn wrong_arguments_and_files_are_refused_in_one_line() {
         ("sample --model MODEL --out r --solver gmres", ["--solver", "--observations"]),
         ("sample --model MODEL --out r --batch 0", ["--batch", "auto"]),
         ("sample --model MODEL --out r --device gpu", ["--device", "cuda:INDEX"]),
-        ("sample --model MODEL --out r --device cuda", ["--device", "no CUDA"]),
-        ("sample --model MODEL --out r --precision bf16", ["--precision", "bf16"]),
+        ("sample --model MODEL --out r --device cuda:99", ["--device", "cuda"]),
+        ("sample --model MODEL --out r --device cpu --precision bf16", ["--precision", "bf16"]),
         ("sample --model MODEL --out r --size 9", ["fashion-small.safetensors", "multiples of 2"]),
         ("sample --model MODEL --out r --size 0", ["--size", "'0'"]),
         ("sample --model MODEL", ["--out", "found no such option"]),
@@ -403,5 +428,5 @@ fn help_and_info_succeed() {
         assert!(!home.run(line).is_empty());
     }
     let info = home.run("info --model MODEL");
-    assert!(info.contains("656961") && info.contains("no CUDA"), "{info}");
+    assert!(info.contains("656961") && info.contains("cuda "), "{info}");
 }

@@ -15,9 +15,11 @@ use std::time::Duration;
 const BUGS: &[(Bug, &str, &str)] = &[
     (Bug::new("conv2d_f32", "no barrier before a stage is filled again", "cp_async_wait<STAGES - 2>();\n    __syncthreads();", "cp_async_wait<STAGES - 2>();"), "cuda_conv2d", "convolutions"),
     (Bug::new("conv2d_bf16", "a stage is multiplied before it has arrived", "cp_async_wait<STAGES - 2>();", "cp_async_wait<STAGES - 1>();"), "cuda_conv2d", "linear_layers"),
-    (Bug::new("conv2d_bf16", "pixels past the last are stored", "if (m >= args.n * phase.h * phase.w) continue;", ""), "cuda_conv2d", "linear_layers"),
+    (Bug::new("conv2d_bf16", "pixels past the last are stored", "if (m >= args.n * phase.h * phase.w) return;", ""), "cuda_conv2d", "linear_layers"),
     (Bug::new("conv2d_vjp_params", "no barrier before a stage is filled again", "__syncthreads();", ""), "cuda_conv2d", "linear_layers"),
     (Bug::new("conv2d_vjp_params", "pixels past the last are read", "if (n[pass] >= args.n || k >= args.c_out) return nullptr;", "if (k >= args.c_out) return nullptr;"), "cuda_conv2d", "convolutions"),
+    (Bug::new("conv2d_sm90", "no fence between copies and wgmma", "fence_proxy_async(); // the copies", "// the copies"), "cuda_wgmma", "convolutions_and_linear_layers"),
+    (Bug::new("conv2d_sm90", "a buffer is filled while wgmma reads it", "wgmma_wait<1>();", "wgmma_wait<2>();"), "cuda_wgmma", "convolutions_and_linear_layers"),
     (Bug::new("vector", "a sum is read before it is written", "scratch[threadIdx.x / 32] = v;\n  __syncthreads();", "scratch[threadIdx.x / 32] = v;"), "cuda_vector", "dots_accumulate_in_f64"),
     (Bug::new("vector", "no tail of a copy", "GRID_STRIDE(i, words % 4) y[", "if (0) GRID_STRIDE(i, words % 4) y["), "cuda_vector", "casts_copies_and_fills"),
     (Bug::new("cg", "scratch is written while the sum before is read", "v = warp_sum(v);\n  __syncthreads();", "v = warp_sum(v);"), "cuda_sampling", "conjugate_gradient_iterations"),

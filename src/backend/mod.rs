@@ -143,6 +143,18 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn alloc(&self, shape: Shape) -> Self::Tensor;
     /// An array with the given elements, rounded to the backend's precision.
     fn upload<T: Real>(&self, shape: Shape, host: &[T]) -> Self::Tensor;
+    /// [`Backend::upload`], rounded as the activations of a network are.
+    fn upload_activation<T: Real>(&self, shape: Shape, host: &[T]) -> Self::Tensor {
+        self.upload(shape, host)
+    }
+    /// An array like `x`, with other elements, rounded as those of `x` are.
+    fn upload_like<T: Real>(&self, x: &Self::Tensor, host: &[T]) -> Self::Tensor {
+        self.upload(x.shape(), host)
+    }
+    /// Whether the activations of a network are less precise than f32.
+    fn coarse(&self) -> bool {
+        false
+    }
     /// Waits, and reads all elements; the length must agree.
     ///
     /// # Errors

@@ -28,6 +28,16 @@ pub trait Case {
     fn bound(&self) -> f64 {
         1e-5
     }
+    /// Whether it is part of a network, whose activations may be bf16.
+    fn network(&self) -> bool {
+        self.inputs().iter().any(|input| input.activation)
+    }
+    /// The largest relative error, in norm, of a backend whose activations are bf16.
+    ///
+    /// 1e-2 for one op: roundings of 2⁻⁹ at most, to its input, to a product or two inside, and to its result.
+    fn coarse_bound(&self) -> f64 {
+        1e-2
+    }
     /// The value at `x`; the gradients of <dy, y> with respect to the inputs, unless nothing is kept; those of the
     /// parameters too when all is kept. Every call of the op goes through `probe`.
     ///
@@ -57,6 +67,8 @@ pub struct Input {
     pub shape: Shape,
     /// What its elements are drawn from.
     pub values: Values,
+    /// Whether it is an activation of a network.
+    pub activation: bool,
 }
 
 /// A distribution of random elements.
@@ -75,7 +87,11 @@ impl Input {
     }
     /// N(0, std²).
     pub fn scaled(name: impl Into<String>, shape: Shape, std: f64) -> Self {
-        Self { name: name.into(), shape, values: Values::Normal(std) }
+        Self { name: name.into(), shape, values: Values::Normal(std), activation: false }
+    }
+    /// The same as an activation of a network.
+    pub fn activation(self) -> Self {
+        Self { activation: true, ..self }
     }
     /// Weights of a layer that adds `fan_in` products: N(0, 1/fan_in).
     pub fn weights(name: impl Into<String>, len: usize, fan_in: usize) -> Self {
@@ -83,7 +99,7 @@ impl Input {
     }
     /// 1 with probability `kept`, else 0.
     pub fn mask(name: impl Into<String>, shape: Shape, kept: f64) -> Self {
-        Self { name: name.into(), shape, values: Values::Mask(kept) }
+        Self { name: name.into(), shape, values: Values::Mask(kept), activation: false }
     }
     /// Standard deviation of its elements.
     pub fn std(&self) -> f64 {
@@ -188,12 +204,16 @@ pub fn draw(inputs: &[Input], seed: u64) -> Vec<Vec<f64>> {
 
 /// A case's inputs on a device.
 pub fn upload<B: Backend>(backend: &B, inputs: &[Input], x: &[Vec<f64>]) -> Vec<B::Tensor> {
-    inputs.iter().zip(x).map(|(input, x)| backend.upload(input.shape, x)).collect()
+    let upload = |(input, x): (&Input, &Vec<f64>)| match input.activation {
+        true => backend.upload_activation(input.shape, x),
+        false => backend.upload(input.shape, x),
+    };
+    inputs.iter().zip(x).map(upload).collect()
 }
 
 /// A gradient for the value `y` of a case with `inputs` inputs, drawn from `seed`.
-pub fn draw_dy<B: Backend>(backend: &B, y: Shape, seed: u64, inputs: usize) -> B::Tensor {
-    backend.upload(y, &Input::normal("dy", y).draw(seed, inputs))
+pub fn draw_dy<B: Backend>(backend: &B, y: &B::Tensor, seed: u64, inputs: usize) -> B::Tensor {
+    backend.upload_like(y, &Input::normal("dy", y.shape()).draw(seed, inputs))
 }
 
 /// What a call costs at least.

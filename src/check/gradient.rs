@@ -3,7 +3,7 @@
 use super::case::{At, Input, Once, draw, draw_dy, normal, upload};
 use super::{Case, CheckRow, dot, norm, relative, scale};
 use crate::Result;
-use crate::backend::{Array, Keep};
+use crate::backend::Keep;
 use crate::ops::Ops;
 
 /// Step of the central differences, for inputs of order 1 (else times their standard deviation), in f64. Their truncation error is h²/6 f''' ~ 1e-11 and
@@ -53,7 +53,7 @@ pub fn check<C: Case, B: Ops>(case: &C, backend: &B, seed: u64) -> Result<Vec<Ch
         let error = (squares / DIRECTIONS as f64).sqrt();
         errors.push((input.name.clone(), relative(error, scale(gradient, &gradients))));
     }
-    let mut rows = CheckRow::gradients(case, errors, "finite differences", BOUND);
+    let mut rows = CheckRow::gradients(case, errors, "finite differences", BOUND, BOUND);
     if !case.linear().is_empty() {
         let mut zero = x.clone();
         case.linear().iter().for_each(|&slot| zero[slot].fill(0.0));
@@ -78,7 +78,7 @@ fn gradients<C: Case, B: Ops>(
 ) -> Result<AllGradients> {
     let x = &upload(backend, inputs, x);
     let y = case.run(At { backend, x, dy: None, keep: Keep::Nothing }, &mut Once)?.values.swap_remove(0).1;
-    let dy = draw_dy(backend, y.shape(), seed, inputs.len());
+    let dy = draw_dy(backend, &y, seed, inputs.len());
     let outcome = case.run(At { backend, x, dy: Some(&dy), keep: Keep::All }, &mut Once)?;
     let (slots, gradients) = outcome.gradients.download(backend)?.into_iter().unzip();
     Ok((backend.to_vec(&dy)?, slots, gradients))

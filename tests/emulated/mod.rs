@@ -76,12 +76,22 @@ pub fn agree_under(
     reference: impl Fn(&Reference, &[HostTensor<f64>]) -> Vec<HostTensor<f64>>,
     cuda: impl Fn(&Cuda, &[CudaTensor]) -> Vec<CudaTensor>,
 ) -> f64 {
+    agree_on(schedules.map(|config| (config, device(config, precision))), inputs, bound, reference, cuda)
+}
+
+/// The same on some devices.
+pub fn agree_on(
+    devices: impl Iterator<Item = (Config, Cuda)>,
+    inputs: &[Input],
+    bound: f64,
+    reference: impl Fn(&Reference, &[HostTensor<f64>]) -> Vec<HostTensor<f64>>,
+    cuda: impl Fn(&Cuda, &[CudaTensor]) -> Vec<CudaTensor>,
+) -> f64 {
     let definition = Reference::new();
     let x: Vec<_> = inputs.iter().map(|input| definition.upload(input.shape, &input.values)).collect();
     let expected: Vec<Vec<f64>> = reference(&definition, &x).iter().map(|y| y.to_vec()).collect();
     let mut worst = 0.0f64;
-    for config in schedules {
-        let device = device(config, precision);
+    for (config, device) in devices {
         let x: Vec<_> = inputs.iter().map(|input| device.upload_as(input.shape, &input.values, input.dtype)).collect();
         let found = cuda(&device, &x);
         assert_eq!(found.len(), expected.len(), "outputs");

@@ -176,12 +176,14 @@ fn properties(device: sys::CUdevice) -> Result<Properties> {
         check(sys::cuDeviceTotalMem_v2(&mut memory, device), "the device's memory")?;
         CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned()
     };
+    let arch = (
+        attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+        attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+    );
     Ok(Properties {
         name,
-        arch: (
-            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
-            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
-        ),
+        arch,
+        wgmma: arch == (9, 0) && BUILD.archs.split(',').any(|arch| arch.trim() == "sm_90a"),
         multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
         shared_memory: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
         memory,

@@ -14,6 +14,8 @@ pub struct Properties {
     pub name: String,
     /// Compute capability: (9, 0) is sm_90.
     pub arch: (u32, u32),
+    /// Whether kernels for sm_90a (wgmma) run on it.
+    pub wgmma: bool,
     /// Streaming multiprocessors.
     pub multiprocessors: u32,
     /// Bytes of shared memory that one block may ask for.
@@ -101,6 +103,7 @@ impl Launch {
     /// One thread for every 16 bytes of `len` elements, when rows of `row` are made of such groups, else for every
     /// element: `each_group` of `kernels/rows.cuh`.
     pub fn elements(kernel: &'static str, row: usize, len: usize, dtype: Dtype, args: Args) -> Self {
+        assert!(len < 1 << 31, "{kernel}: {len} elements, more than one launch takes");
         let wide = 16 / dtype.size();
         Self::per_item(kernel, if row.is_multiple_of(wide) { len / wide } else { len }, args)
     }
@@ -111,6 +114,7 @@ impl Launch {
     /// One thread for each of `count` items, in blocks of 256.
     pub fn per_item(kernel: &'static str, count: usize, args: Args) -> Self {
         const THREADS: usize = 256;
+        assert!(count < 1 << 31, "{kernel}: {count} items, more than one launch takes");
         Self::blocks(kernel, count.div_ceil(THREADS), THREADS, args)
     }
     /// `blocks` blocks of `threads` threads, without dynamic shared memory.
@@ -151,6 +155,11 @@ impl Args {
     /// The next one: the address of `x`.
     pub fn ptr(self, x: &super::CudaTensor) -> Self {
         self.arg(x.address())
+    }
+    /// The next one: the address of `x`, for a kernel that takes f32 alone.
+    pub fn ptr_f32(self, x: &super::CudaTensor) -> Self {
+        assert_eq!(x.dtype(), Dtype::F32, "the type of an argument");
+        self.ptr(x)
     }
     /// The next one: the address of `x`, or null.
     pub fn ptr_or_null(self, x: Option<&super::CudaTensor>) -> Self {

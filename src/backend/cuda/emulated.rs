@@ -24,10 +24,18 @@ impl Emulated {
     /// # Errors
     /// When the emulator cannot be loaded, or has not the race checker that was asked for.
     pub fn new(config: Config) -> Result<Self> {
+        Self::with_wgmma(config, false)
+    }
+    /// The same; with `wgmma`, the kernels for sm_90a serve the layers that they are for.
+    ///
+    /// # Errors
+    /// As [`Emulated::new`].
+    pub fn with_wgmma(config: Config, wgmma: bool) -> Result<Self> {
         let emulator = Emulator::new(config).map_err(Error::Unsupported)?;
         let properties = Properties {
             name: "emulator".to_owned(),
             arch: (9, 0),
+            wgmma,
             multiprocessors: 4,
             shared_memory: 227 << 10,
             memory: available_memory().unwrap_or(4 << 30),

@@ -202,6 +202,15 @@ impl Backend for Cuda {
     fn upload<T: Real>(&self, shape: Shape, host: &[T]) -> CudaTensor {
         self.upload_as(shape, host, Dtype::F32)
     }
+    fn upload_activation<T: Real>(&self, shape: Shape, host: &[T]) -> CudaTensor {
+        self.upload_as(shape, host, self.options.precision)
+    }
+    fn upload_like<T: Real>(&self, x: &CudaTensor, host: &[T]) -> CudaTensor {
+        self.upload_as(x.shape(), host, x.dtype())
+    }
+    fn coarse(&self) -> bool {
+        self.options.precision == Dtype::Bf16
+    }
     fn download<T: Real>(&self, x: &CudaTensor, host: &mut [T]) -> Result<()> {
         assert_eq!(x.shape().len(), host.len(), "download of {:?}", x.shape());
         if self.recorder.is_recording() {

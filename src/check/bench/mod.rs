@@ -6,7 +6,7 @@ pub mod step;
 use super::case::{At, Case, Once, Probe, Work, draw, draw_dy, upload};
 use super::{Visitor, cases};
 use crate::Result;
-use crate::backend::{Array, Keep};
+use crate::backend::Keep;
 use crate::ops::Ops;
 use std::time::{Duration, Instant};
 
@@ -81,7 +81,7 @@ fn time<C: Case, B: Ops>(case: &C, backend: &B, seed: u64) -> Result<Vec<BenchRo
     let inputs = case.inputs();
     let x = &upload(backend, &inputs, &draw(&inputs, seed));
     let y = case.run(At { backend, x, dy: None, keep: Keep::Nothing }, &mut Once)?.values.swap_remove(0).1;
-    let dy = Some(&draw_dy(backend, y.shape(), seed, inputs.len()));
+    let dy = Some(&draw_dy(backend, &y, seed, inputs.len()));
     let mut watch = Stopwatch { backend, calls: Vec::new() };
     for keep in [Keep::Input, Keep::All] {
         case.run(At { backend, x, dy, keep }, &mut watch)?;

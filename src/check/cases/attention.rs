@@ -26,7 +26,7 @@ impl Case for Attention {
         format!("{} heads {}", extents(self.o), self.heads)
     }
     fn inputs(&self) -> Vec<Input> {
-        vec![Input::normal("qkv", self.o.with_c(3 * self.o.c))]
+        vec![Input::normal("qkv", self.o.with_c(3 * self.o.c)).activation()]
     }
     fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
         let At { backend, x, dy, keep } = at;

@@ -29,7 +29,7 @@ impl Case for ResBlock {
     fn inputs(&self) -> Vec<Input> {
         let c = self.x.c;
         vec![
-            Input::normal("x", self.x),
+            Input::normal("x", self.x).activation(),
             Input::weights("w1", 9 * c * c, 9 * c),
             Input::normal("b1", Shape::flat(c)),
             Input::weights("w2", 9 * c * c, 9 * c),
@@ -87,7 +87,7 @@ impl Case for AttnBlock {
     fn inputs(&self) -> Vec<Input> {
         let c = self.x.c;
         vec![
-            Input::normal("x", self.x),
+            Input::normal("x", self.x).activation(),
             Input::weights("w_qkv", 3 * c * c, c),
             Input::normal("b_qkv", Shape::flat(3 * c)),
             Input::weights("w_out", c * c, c),
@@ -149,8 +149,8 @@ impl Case for Merge {
     fn inputs(&self) -> Vec<Input> {
         let c_in = self.x.c + self.c_skip;
         vec![
-            Input::normal("x", self.x),
-            Input::normal("skip", self.skip()),
+            Input::normal("x", self.x).activation(),
+            Input::normal("skip", self.skip()).activation(),
             Input::weights("w", 9 * c_in * self.c_out, 9 * c_in),
             Input::normal("b", Shape::flat(self.c_out)),
         ]

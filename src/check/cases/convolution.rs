@@ -29,7 +29,7 @@ impl Case for Conv2d {
     fn inputs(&self) -> Vec<Input> {
         let Conv2dSpec { c_in, c_out, .. } = self.spec;
         vec![
-            Input::normal("x", self.x),
+            Input::normal("x", self.x).activation(),
             Input::weights("w", 9 * c_in * c_out, 9 * c_in),
             Input::normal("b", Shape::flat(c_out)),
         ]
@@ -78,7 +78,8 @@ impl Case for Linear {
         format!("{} to {}{}", extents(self.x), self.c_out, if self.bias { "" } else { " without bias" })
     }
     fn inputs(&self) -> Vec<Input> {
-        let mut inputs = vec![Input::normal("x", self.x), Input::weights("w", self.x.c * self.c_out, self.x.c)];
+        let mut inputs =
+            vec![Input::normal("x", self.x).activation(), Input::weights("w", self.x.c * self.c_out, self.x.c)];
         inputs.extend(self.bias.then(|| Input::normal("b", Shape::flat(self.c_out))));
         inputs
     }

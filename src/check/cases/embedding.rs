@@ -66,6 +66,9 @@ impl Case for PreconditionInput {
     fn inputs(&self) -> Vec<Input> {
         vec![Input::normal("x", self.0.x)]
     }
+    fn network(&self) -> bool {
+        true
+    }
     fn linear(&self) -> &'static [usize] {
         &[0]
     }
@@ -89,7 +92,7 @@ impl Case for Precondition {
         format!("output {} {}", extents(self.x), noise_levels(self.rows))
     }
     fn inputs(&self) -> Vec<Input> {
-        vec![Input::normal("x", self.x), Input::normal("f", self.x)]
+        vec![Input::normal("x", self.x), Input::normal("f", self.x).activation()]
     }
     fn linear(&self) -> &'static [usize] {
         &[0, 1]

@@ -30,7 +30,7 @@ impl Case for PatchFold {
         format!("fold {} by {}", extents(self.x), self.patch)
     }
     fn inputs(&self) -> Vec<Input> {
-        vec![Input::normal("x", self.x)]
+        vec![Input::normal("x", self.x).activation()]
     }
     fn linear(&self) -> &'static [usize] {
         &[0]
@@ -55,7 +55,7 @@ impl Case for PatchUnfold {
         format!("unfold {} by {}", extents(self.0.folded()), self.0.patch)
     }
     fn inputs(&self) -> Vec<Input> {
-        vec![Input::normal("y", self.0.folded())]
+        vec![Input::normal("y", self.0.folded()).activation()]
     }
     fn linear(&self) -> &'static [usize] {
         &[0]

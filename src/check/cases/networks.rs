@@ -12,6 +12,9 @@ use crate::ops::Ops;
 /// Some twenty ops in a row, each with an error of at most 1e-5, most far less.
 const NETWORK_BOUND: f64 = 1e-4;
 
+/// The same where each of them rounds to bf16: 1e-2 at most, of random sign.
+const COARSE_NETWORK_BOUND: f64 = 3e-2;
+
 /// The slots of a network's inputs: x, then the parameters in the layout's order.
 const PARAMS: usize = 1;
 
@@ -20,7 +23,7 @@ fn inputs(x: Shape, layout: &Layout) -> Vec<Input> {
         1 if spec.dims.len() == 1 => Input::scaled(&spec.name, Shape::flat(spec.len()), 0.3),
         fan_in => Input::weights(&spec.name, spec.len(), fan_in),
     });
-    [Input::normal("x", x)].into_iter().chain(params).collect()
+    [Input::normal("x", x).activation()].into_iter().chain(params).collect()
 }
 
 /// ln σ for `rows` noise levels.
@@ -72,6 +75,9 @@ impl Case for UNetCase {
     fn bound(&self) -> f64 {
         NETWORK_BOUND
     }
+    fn coarse_bound(&self) -> f64 {
+        COARSE_NETWORK_BOUND
+    }
     fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
         let layout = self.config.layout();
         let size = (self.x.h, self.x.w);
@@ -99,6 +105,9 @@ impl Case for MlpCase {
     }
     fn bound(&self) -> f64 {
         NETWORK_BOUND
+    }
+    fn coarse_bound(&self) -> f64 {
+        COARSE_NETWORK_BOUND
     }
     fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
         let layout = self.config.layout();

@@ -42,7 +42,7 @@ impl Case for ChannelNorm {
         format!("{} {}", extents(self.x), self.rows.map_or("not modulated", noise_levels))
     }
     fn inputs(&self) -> Vec<Input> {
-        let mut inputs = vec![Input::normal("x", self.x)];
+        let mut inputs = vec![Input::normal("x", self.x).activation()];
         inputs.extend(self.rows.map(|rows| modulation_input(rows, self.x.c)));
         inputs
     }

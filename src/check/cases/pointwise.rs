@@ -18,7 +18,7 @@ impl Case for Silu {
         extents(self.0)
     }
     fn inputs(&self) -> Vec<Input> {
-        vec![Input::scaled("x", self.0, 3.0)] // far enough to saturate
+        vec![Input::scaled("x", self.0, 3.0).activation()] // far enough to saturate
     }
     fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
         let At { backend, x, dy, keep } = at;
@@ -45,7 +45,11 @@ impl Case for GatedResidual {
         format!("{} {}", extents(self.x), noise_levels(self.rows))
     }
     fn inputs(&self) -> Vec<Input> {
-        vec![Input::normal("x", self.x), Input::normal("branch", self.x), modulation_input(self.rows, self.x.c)]
+        vec![
+            Input::normal("x", self.x).activation(),
+            Input::normal("branch", self.x).activation(),
+            modulation_input(self.rows, self.x.c),
+        ]
     }
     fn linear(&self) -> &'static [usize] {
         &[0, 1]
@@ -83,7 +87,7 @@ impl Case for Upsample {
         extents(self.0)
     }
     fn inputs(&self) -> Vec<Input> {
-        vec![Input::normal("x", self.0)]
+        vec![Input::normal("x", self.0).activation()]
     }
     fn linear(&self) -> &'static [usize] {
         &[0]
@@ -110,7 +114,7 @@ impl Case for Concat {
         format!("{} and {}", extents(self.0), self.1.c)
     }
     fn inputs(&self) -> Vec<Input> {
-        vec![Input::normal("x1", self.0), Input::normal("x2", self.1)]
+        vec![Input::normal("x1", self.0).activation(), Input::normal("x2", self.1).activation()]
     }
     fn linear(&self) -> &'static [usize] {
         &[0, 1]

@@ -12,7 +12,7 @@ impl Dense for Cuda {
         let (n, d) = (x.shape().n, x.shape().row());
         let m = rows(a.shape(), n, d);
         let y = self.alloc(Shape::rows(n, m));
-        let args = Args::new().ptr(&y).ptr(a).ptr(x).arg(a.shape().n as u32);
+        let args = Args::new().ptr_f32(&y).ptr_f32(a).ptr_f32(x).arg(a.shape().n as u32);
         let args = args.arg(m as u32).arg(d as u32).arg(n as u32);
         self.launch(Launch::blocks("dense_forward_f32", (n * m).div_ceil(WARPS), 32 * WARPS, args));
         y
@@ -22,7 +22,7 @@ impl Dense for Cuda {
         let m = rows(a.shape(), image.n, image.row());
         assert_eq!(y.shape(), Shape::rows(image.n, m), "extents for a matrix {:?}", a.shape());
         let x = self.alloc(image);
-        let args = Args::new().ptr(&x).ptr(a).ptr(y).arg(a.shape().n as u32);
+        let args = Args::new().ptr_f32(&x).ptr_f32(a).ptr_f32(y).arg(a.shape().n as u32);
         let args = args.arg(m as u32).arg(image.row() as u32).arg(image.n as u32);
         self.launch(Launch::per_item("dense_adjoint_f32", image.len(), args));
         x

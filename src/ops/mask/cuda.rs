@@ -10,7 +10,7 @@ impl Mask for Cuda {
         assert!(rows == 1 || rows == shape.n, "a mask of {rows} rows for {} samples", shape.n);
         assert_eq!(mask.shape(), Shape { n: rows, c: 1, ..shape }, "extents of the mask for {shape:?}");
         let y = self.alloc(shape);
-        let args = Args::new().ptr(&y).ptr(x).ptr(mask).arg(rows as u32);
+        let args = Args::new().ptr_f32(&y).ptr_f32(x).ptr_f32(mask).arg(rows as u32);
         let args = args.arg(shape.c as u32).arg(shape.row() as u32).arg(shape.len() as u32);
         self.launch(Launch::elements("mask_apply_f32", shape.row(), shape.len(), Dtype::F32, args));
         y

@@ -14,6 +14,9 @@ impl Cuda {
 
     /// c x in the network's type.
     fn to_network(&self, x: &CudaTensor, c: fn(Coefficients) -> f64, sigma: &[f64]) -> CudaTensor {
+        if x.dtype() != Dtype::F32 {
+            return self.to_network(&self.cast(x, Dtype::F32), c, sigma);
+        }
         let (shape, dtype) = (x.shape(), self.options().precision);
         let (y, c) = (self.alloc_as(shape, dtype), self.coefficients(c, sigma, shape));
         let args = Args::new().ptr(&y).ptr(x).arg(c.arg()).arg(shape.row() as u32).arg(shape.len() as u32);
@@ -32,7 +35,7 @@ impl Cuda {
         assert_eq!(shape, f.shape(), "extents of the network's output");
         let (a, b) = (self.coefficients(a, sigma, shape), self.coefficients(b, sigma, shape));
         let y = self.alloc_as(shape, Dtype::F32);
-        let args = Args::new().ptr(&y).ptr(x).ptr(f).arg(a.arg()).arg(b.arg());
+        let args = Args::new().ptr(&y).ptr_f32(x).ptr(f).arg(a.arg()).arg(b.arg());
         let args = args.arg(shape.row() as u32).arg(shape.len() as u32);
         self.launch(Launch::elements(kernel!("precondition_combine", dtype), shape.row(), shape.len(), dtype, args));
         y

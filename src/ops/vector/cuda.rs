@@ -5,7 +5,7 @@ use crate::backend::cuda::{Args, Cuda, CudaTensor, Dtype, Launch, Scalar};
 use crate::backend::{Array, Backend, Shape};
 use crate::{Result, kernel};
 
-/// Terms of one launch of `vector_linear_combination_f32`.
+/// Terms of one launch of `vector_linear_combination`.
 const TERMS: usize = 4;
 
 /// `Terms` of the kernel.
@@ -24,22 +24,22 @@ fn assert_rows(x: Shape, shared: Shape) {
 impl Cuda {
     /// y = Σ_k a_k x_k; `y` may be the first of them.
     fn combine(&self, y: &CudaTensor, terms: &[(f64, &CudaTensor)]) {
-        let shape = y.shape();
+        let (shape, dtype) = (y.shape(), y.dtype());
         assert!(!terms.is_empty() && terms.len() <= TERMS, "{} terms in one launch", terms.len());
-        assert!(terms.iter().all(|term| term.1.shape() == shape && term.1.dtype() == Dtype::F32), "terms that differ");
+        assert!(terms.iter().all(|term| (term.1.shape(), term.1.dtype()) == (shape, dtype)), "terms that differ");
         let term = |k: usize| terms.get(k).map_or((0.0, 0), |(a, x)| (*a, x.address()));
         let packed =
             Terms { x: std::array::from_fn(|k| term(k).1), a: std::array::from_fn(|k| self.scalar(term(k).0)) };
         let (row, len) = (shape.row(), shape.len());
         let args = Args::new().ptr(y).arg(packed).arg(terms.len() as u32).arg(row as u32).arg(len as u32);
-        self.launch(Launch::elements("vector_linear_combination_f32", row, len, Dtype::F32, args));
+        self.launch(Launch::elements(kernel!("vector_linear_combination", dtype), row, len, dtype, args));
     }
 }
 
 impl Vector for Cuda {
     fn linear_combination(&self, terms: &[(f64, &CudaTensor)]) -> CudaTensor {
         let first = terms.first().expect("at least one term").1;
-        let mut y = self.alloc(first.shape());
+        let mut y = self.alloc_like(first);
         let (head, tail) = terms.split_at(terms.len().min(TERMS));
         self.combine(&y, head);
         if !tail.is_empty() {
@@ -75,7 +75,7 @@ impl Vector for Cuda {
         let shape = y.shape();
         assert_eq!(shape, x.shape(), "row_axpy");
         assert_rows(shape, a.shape());
-        let args = Args::new().ptr(y).arg(self.scalar(scale)).ptr(a).arg(a.shape().n as u32).ptr(x);
+        let args = Args::new().ptr_f32(y).arg(self.scalar(scale)).ptr_f32(a).arg(a.shape().n as u32).ptr_f32(x);
         let args = args.arg(shape.row() as u32).arg(shape.len() as u32);
         self.launch(Launch::elements("vector_row_axpy_f32", shape.row(), shape.len(), Dtype::F32, args));
     }
@@ -84,7 +84,7 @@ impl Vector for Cuda {
         let shape = x.shape();
         assert_rows(shape, a.shape());
         let y = self.alloc(shape);
-        let args = Args::new().ptr(&y).ptr(x).ptr(a).arg(a.shape().n as u32);
+        let args = Args::new().ptr_f32(&y).ptr_f32(x).ptr_f32(a).arg(a.shape().n as u32);
         let args = args.arg(shape.row() as u32).arg(shape.len() as u32);
         self.launch(Launch::elements("vector_row_scale_f32", shape.row(), shape.len(), Dtype::F32, args));
         y
@@ -108,7 +108,7 @@ impl Vector for Cuda {
         let shape = x.shape();
         assert_eq!(shape, y.shape(), "row_dot");
         let z = self.alloc(Shape::rows(shape.n, 1));
-        let args = Args::new().ptr(&z).ptr(x).ptr(y).arg(shape.row() as u32);
+        let args = Args::new().ptr_f32(&z).ptr_f32(x).ptr_f32(y).arg(shape.row() as u32);
         self.launch(Launch::rows("vector_row_dot_f32", shape.n, args));
         z
     }
@@ -124,7 +124,7 @@ impl Vector for Cuda {
     fn note_nonfinite(&self, first: &mut CudaTensor, step: usize, x: &CudaTensor) {
         let shape = x.shape();
         assert_eq!(first.shape(), Shape::rows(shape.n, 1), "extents of the record");
-        let args = Args::new().ptr(first).arg(self.scalar(step as f64)).ptr(x).arg(shape.row() as u32);
+        let args = Args::new().ptr_f32(first).arg(self.scalar(step as f64)).ptr_f32(x).arg(shape.row() as u32);
         self.launch(Launch::rows("vector_note_nonfinite_f32", shape.n, args));
     }
 

@@ -46,6 +46,13 @@ pub(crate) struct EpilogueArgs {
 
 /// The kernel's name.
 macro_rules! tiles {
+    (@wgmma, $name:literal, $tile:expr, $dtype:expr) => {
+        match $tile {
+            Tile::WgmmaLarge => concat!("conv2d_", $name, "_wgmma_256x128_bf16"),
+            Tile::WgmmaMedium => concat!("conv2d_", $name, "_wgmma_128x128_bf16"),
+            _ => tiles!($name, $tile, $dtype),
+        }
+    };
     ($name:literal, $tile:expr, $dtype:expr) => {
         match ($tile, $dtype) {
             (Tile::Large, Dtype::Bf16) => concat!("conv2d_", $name, "_128x128_bf16"),
@@ -54,6 +61,7 @@ macro_rules! tiles {
             (Tile::Large, Dtype::F32) => concat!("conv2d_", $name, "_128x128_f32"),
             (Tile::Medium, Dtype::F32) => concat!("conv2d_", $name, "_128x64_f32"),
             (Tile::Small, Dtype::F32) => concat!("conv2d_", $name, "_64x32_f32"),
+            _ => unreachable!("wgmma is for whole chunks of bf16"),
         }
     };
 }
@@ -62,11 +70,11 @@ impl Epilogue<'_> {
     /// The kernel for `inputs` arrays, whose channels are whole 16-byte chunks, or `gathered` one by one.
     pub fn kernel(&self, tile: Tile, inputs: usize, gathered: bool, dtype: Dtype) -> &'static str {
         match (self, inputs, gathered) {
-            (Self::Bias(_), 1, false) => tiles!("bias", tile, dtype),
-            (Self::Silu { .. }, 1, false) => tiles!("silu", tile, dtype),
-            (Self::Times(_), 1, false) => tiles!("times", tile, dtype),
-            (Self::Residual { .. }, 1, false) => tiles!("residual", tile, dtype),
-            (Self::Bias(_), 2, false) => tiles!("merged_bias", tile, dtype),
+            (Self::Bias(_), 1, false) => tiles!(@wgmma, "bias", tile, dtype),
+            (Self::Silu { .. }, 1, false) => tiles!(@wgmma, "silu", tile, dtype),
+            (Self::Times(_), 1, false) => tiles!(@wgmma, "times", tile, dtype),
+            (Self::Residual { .. }, 1, false) => tiles!(@wgmma, "residual", tile, dtype),
+            (Self::Bias(_), 2, false) => tiles!(@wgmma, "merged_bias", tile, dtype),
             (Self::Bias(_), 1, true) => tiles!("gathered_bias", tile, dtype),
             (Self::Silu { .. }, 1, true) => tiles!("gathered_silu", tile, dtype),
             (Self::Times(_), 1, true) => tiles!("gathered_times", tile, dtype),

@@ -47,6 +47,8 @@ pub(crate) struct Map {
     dtype: Dtype,
     /// Whether channels are read one by one, for want of whole 16-byte chunks.
     gathered: bool,
+    /// Whether the products are made by wgmma.
+    wgmma: bool,
     /// Channels of each array that is read.
     channels: Vec<usize>,
     /// Channels that are written.
@@ -71,12 +73,12 @@ struct Conv2dArgs {
 
 impl Map {
     fn new(cuda: &Cuda, dtype: Dtype, layer: Layer<'_>, outputs: usize, strides: [usize; 2], parts: &[Part]) -> Self {
-        let packing = Packing::new(dtype, layer, outputs, strides, parts);
+        let packing = Packing::new(cuda, dtype, layer, outputs, strides, parts);
         let step = parts[0].view.phases.len();
         let places = (0..step).flat_map(|i| (0..step).map(move |j| (i, j)));
         let phases = places.map(|place| packing.phase(cuda, place)).collect();
         let channels = parts.iter().map(|part| part.channels).collect();
-        Self { dtype, gathered: packing.gathered(), channels, outputs, step, phases }
+        Self { dtype, gathered: packing.gathered(), wgmma: packing.wgmma(), channels, outputs, step, phases }
     }
 
     /// Channels that are written.
@@ -107,8 +109,11 @@ impl Map {
         assert_eq!((y.dtype(), s.c), (self.dtype, self.outputs), "output of a convolution");
         assert_eq!(x.len(), self.channels.len(), "inputs of a convolution");
         let (h, w) = (s.h.div_ceil(self.step), s.w.div_ceil(self.step));
-        let tile =
-            if self.gathered { Tile::Small } else { Tile::best(cuda, s.n * h * w, self.outputs, self.phases.len()) };
+        let tile = if self.gathered {
+            Tile::Small
+        } else {
+            Tile::best(cuda, s.n * h * w, self.outputs, self.phases.len(), self.wgmma)
+        };
 
         let (rows, columns) = tile.extents();
         let blocks = [(s.n * h * w).div_ceil(rows), self.outputs.div_ceil(columns)];

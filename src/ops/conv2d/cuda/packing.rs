@@ -1,6 +1,7 @@
 //! Packed weights of a linear map on pixels: `kernels/conv2d_pack.cu`.
 
 use super::map::{Layer, int};
+use super::tile::step_bytes;
 use super::view::{Axis, View};
 use crate::backend::cuda::{Args, Cuda, CudaTensor, Dtype, Launch};
 use crate::backend::{Array, Shape};
@@ -19,6 +20,7 @@ pub(super) struct Part {
 /// What a map's weights are made of.
 pub(super) struct Packing<'a> {
     dtype: Dtype,
+    wgmma: bool,
     layer: Layer<'a>,
     outputs: usize,
     /// Of an output and of a channel in the layer's weights.
@@ -35,6 +37,8 @@ pub(super) struct PackedPhase {
     windows: Vec<Window>,
     /// Channels that are packed together, before the next tap.
     block: usize,
+    /// Of a step of the products.
+    bk: usize,
     weights: CudaTensor,
 }
 
@@ -78,16 +82,30 @@ struct PackArgs {
     kh: i32,
     kw: i32,
     block: i32,
+    bk: i32,
     rows: [u8; 4],
     cols: [u8; 4],
-    pad: u32, // to the alignment of the pointers
 }
 
 impl<'a> Packing<'a> {
-    pub fn new(dtype: Dtype, layer: Layer<'a>, outputs: usize, strides: [usize; 2], parts: &'a [Part]) -> Self {
-        let packing = Self { dtype, layer, outputs, strides, parts };
+    pub fn new(
+        cuda: &Cuda,
+        dtype: Dtype,
+        layer: Layer<'a>,
+        outputs: usize,
+        strides: [usize; 2],
+        parts: &'a [Part],
+    ) -> Self {
+        // Less than half a tile of wgmma, or half a step of it, is better served by mma.sync.
+        let wide = outputs >= 64 && parts.iter().all(|part| part.channels >= 64);
+        let wgmma = cuda.driver().properties().wgmma && dtype == Dtype::Bf16 && wide;
+        let packing = Self { dtype, wgmma, layer, outputs, strides, parts };
         assert!(parts.len() == 1 || !packing.gathered(), "merge of channels that are no multiples of 16 bytes");
-        packing
+        Self { wgmma: wgmma && !packing.gathered(), ..packing }
+    }
+    /// Whether the products are made by wgmma: a matter of the layer and the device, never of the batch.
+    pub fn wgmma(&self) -> bool {
+        self.wgmma
     }
     /// Whether channels are read one by one, for want of whole 16-byte chunks.
     pub fn gathered(&self) -> bool {
@@ -96,7 +114,7 @@ impl<'a> Packing<'a> {
     }
     /// Packs the phase that is number `i` along y, `j` along x.
     pub fn phase(&self, cuda: &Cuda, (i, j): (usize, usize)) -> PackedPhase {
-        let bk = 64 / self.dtype.size();
+        let bk = step_bytes(self.wgmma) / self.dtype.size();
         let axes = |part: &Part| (part.view.phases[i], part.view.phases[j]);
         let elements = |part: &Part| {
             let taps = axes(part).0.taps.len() * axes(part).1.taps.len();
@@ -127,9 +145,9 @@ impl<'a> Packing<'a> {
                 kh,
                 kw,
                 block: int(block),
+                bk: int(bk),
                 rows: sets(y),
                 cols: sets(x),
-                pad: 0,
             };
             let len = elements(part);
             let kernel = crate::kernel!("conv2d_pack", self.dtype);
@@ -139,7 +157,7 @@ impl<'a> Packing<'a> {
             windows.push(Window { c: int(part.channels), stride, i0, j0, kh, kw, ..Window::default() });
         }
         let (y, x) = axes(&self.parts[0]);
-        PackedPhase { dtype: self.dtype, a: y.a, b: x.a, windows, block, weights }
+        PackedPhase { dtype: self.dtype, a: y.a, b: x.a, windows, block, bk, weights }
     }
 }
 
@@ -154,7 +172,7 @@ impl PackedPhase {
         let weights = cuda.alloc_like(&self.weights);
         let len = weights.shape().len();
         let args = Args::new().ptr(&weights).ptr(&self.weights).arg(factor).arg(int(len)).arg(int(rows(outputs)));
-        let args = args.arg(window.c).arg(window.kh * window.kw).arg(int(self.block));
+        let args = args.arg(window.c).arg(window.kh * window.kw).arg(int(self.block)).arg(int(self.bk));
         cuda.launch(Launch::per_item(crate::kernel!("conv2d_scale", self.dtype), len, args));
         Self { windows: vec![window], weights, ..*self }
     }

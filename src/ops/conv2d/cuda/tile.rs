@@ -2,7 +2,8 @@
 
 use crate::backend::cuda::Cuda;
 
-/// Pixels x channels of a block. The order of a sum is the same in all of them, so that the choice is about speed alone.
+/// Pixels x channels of a block. The order of a sum is the same in the three tiles by mma.sync, and in the two by wgmma, so that
+/// the choice among them is about speed alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Tile {
     /// 128 x 128.
@@ -11,20 +12,26 @@ pub(crate) enum Tile {
     Medium,
     /// 64 x 32.
     Small,
+    /// 256 x 128, by wgmma.
+    WgmmaLarge,
+    /// 128 x 128, by wgmma.
+    WgmmaMedium,
 }
 
 impl Tile {
     /// The one that should take least time: blocks are dealt out to the multiprocessors, and each takes the time of its
     /// products over the tile's efficiency, which is in products per clock of shared memory.
-    pub fn best(cuda: &Cuda, pixels: usize, channels: usize, phases: usize) -> Self {
+    pub fn best(cuda: &Cuda, pixels: usize, channels: usize, phases: usize, wgmma: bool) -> Self {
         let multiprocessors = cuda.driver().properties().multiprocessors as usize;
         let time = |tile: &Self| {
             let (rows, columns) = tile.extents();
             let blocks = pixels.div_ceil(rows) * channels.div_ceil(columns) * phases;
-            let percent = [100, 64, 32][*tile as usize];
+            let percent = [100, 64, 32, 128, 118][*tile as usize];
             blocks.div_ceil(multiprocessors) * rows * columns * 100 / percent
         };
-        [Self::Large, Self::Medium, Self::Small].into_iter().min_by_key(time).expect("three tiles")
+        let tiles: &[Self] =
+            if wgmma { &[Self::WgmmaLarge, Self::WgmmaMedium] } else { &[Self::Large, Self::Medium, Self::Small] };
+        *tiles.iter().min_by_key(|tile| time(tile)).expect("some tiles")
     }
     /// Pixels and channels.
     pub fn extents(self) -> (usize, usize) {
@@ -32,15 +39,25 @@ impl Tile {
             Self::Large => (128, 128),
             Self::Medium => (128, 64),
             Self::Small => (64, 32),
+            Self::WgmmaLarge => (256, 128),
+            Self::WgmmaMedium => (128, 128),
         }
     }
-    /// Threads of a block: four warps, of 64 x 64, 64 x 32 and 16 x 32.
+    /// Threads of a block: four warps, of 64 x 64, 64 x 32 and 16 x 32, or two warpgroups.
     pub fn threads(self) -> u32 {
-        128
+        if self.wgmma() { 256 } else { 128 }
     }
-    /// Bytes of shared memory: four stages of 64 bytes per row.
+    /// Bytes of shared memory: four stages of a step.
     pub fn shared(self) -> u32 {
         let (rows, columns) = self.extents();
-        (4 * 64 * (rows + columns)) as u32
+        (4 * step_bytes(self.wgmma()) * (rows + columns)) as u32
     }
+    fn wgmma(self) -> bool {
+        matches!(self, Self::WgmmaLarge | Self::WgmmaMedium)
+    }
+}
+
+/// Bytes of a row of operands in one step of the products.
+pub(super) fn step_bytes(wgmma: bool) -> usize {
+    if wgmma { 128 } else { 64 }
 }
