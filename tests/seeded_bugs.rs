@@ -23,12 +23,17 @@ const BUGS: &[(Bug, &str, &str)] = &[
     (Bug::new("vector", "a sum is read before it is written", "scratch[threadIdx.x / 32] = v;\n  __syncthreads();", "scratch[threadIdx.x / 32] = v;"), "cuda_vector", "dots_accumulate_in_f64"),
     (Bug::new("vector", "no tail of a copy", "GRID_STRIDE(i, words % 4) y[", "if (0) GRID_STRIDE(i, words % 4) y["), "cuda_vector", "casts_copies_and_fills"),
     (Bug::new("cg", "scratch is written while the sum before is read", "v = warp_sum(v);\n  __syncthreads();", "v = warp_sum(v);"), "cuda_sampling", "conjugate_gradient_iterations"),
-    (Bug::new("cg", "a sample that stopped goes on", "if (status[n] != (float)kRunning) return;", ""), "cuda_sampling", "conjugate_gradient_iterations"),
-    (Bug::new("cg", "residual of the first sample", "const double beta = rr_next / rr_n;", "const double beta = rr_next / rr[0];"), "cuda_sampling", "conjugate_gradient_iterations"),
+    (Bug::new("cg", "a sample that stopped goes on", "if (*at.status != (float)kRunning) return;", ""), "cuda_sampling", "conjugate_gradient_iterations"),
+    (Bug::new("cg", "residual of the first sample", "const double beta = rr_next / rr;", "const double beta = rr_next / *(at.rr - blockIdx.x);"), "cuda_sampling", "conjugate_gradient_iterations"),
     (Bug::new("mask", "every sample has the first mask", "mask_rows == 1 ? i % row : i", "i % row"), "cuda_sampling", "masks_hide_what_was_not_measured"),
     (Bug::new("dense", "no guard of the last warps", "if (out >= n * m) return;", ""), "cuda_sampling", "matrices_and_their_adjoints"),
     (Bug::new("noise", "four elements where fewer are left", "j < min(4u, row - 4 * block)", "j < 4u"), "cuda_sampling", "noise_has_the_bits_of_the_cpu"),
     (Bug::new("precondition", "every sample has the first factor", "b.row(i / row)", "b.row(0)"), "cuda_sampling", "preconditioning_changes_the_type"),
+    (Bug::new("channel_norm", "variance of a lane's own channels", "fmaf(g.sum(squares), scale, kEps)", "fmaf(squares, scale, kEps)"), "cuda_channel_norm", "forward"),
+    (Bug::new("channel_norm", "the means of a pixel are read before they are written", "rstd[sample + pixel], 0.f);\n  }\n  __syncthreads();", "rstd[sample + pixel], 0.f);\n  }"), "cuda_channel_norm", "parameter_gradients_add_up"),
+    (Bug::new("channel_norm", "columns are summed before all threads have theirs", "= acc[s][w];\n      __syncthreads();", "= acc[s][w];"), "cuda_channel_norm", "parameter_gradients_add_up"),
+    (Bug::new("attention", "a tile is multiplied before all threads have brought it", "cp_async_wait<0>();\n  __syncthreads();", "cp_async_wait<0>();"), "cuda_attention", "tensor_cores_at_every_width"),
+    (Bug::new("attention", "keys past the last token count", "if (left < COLS) {", "if (false) {"), "cuda_attention", "tensor_cores_at_every_width"),
 ];
 
 const LIMIT: Duration = Duration::from_secs(120);
