@@ -9,7 +9,7 @@ use diem::backend::{Backend, Keep, Shape};
 use diem::diffusion::{Denoiser, Estimator, Gaussian};
 use diem::operators::{DenseMatrix, Measurement, Operator, PixelMask};
 use diem::ops::cg::{BREAKDOWN, CONVERGED};
-use diem::posterior::solvers::{Krylov, Solver};
+use diem::posterior::solvers::{Krylov, Solver, System};
 use diem::posterior::{Counts, Covariance, Mmps, Posterior};
 use toys::{Counting, SmallOps, Smooth, distance, mask, normal, normals, textbook};
 
@@ -197,12 +197,16 @@ fn an_indefinite_sample_breaks_down_alone() {
 fn lost_conjugacy_is_a_breakdown<B: SmallOps>(backend: &B) {
     let shape = Shape::rows(2, 2);
     let residual = backend.upload(shape, &[1.0, 0.0, 1.0, 0.0]);
-    let solution = solver(Krylov::Cg, 2, 0.0).solve(backend, residual, shape, |p| {
-        let p_0 = backend.to_vec(p).unwrap();
-        // the other sample's system is symmetric: ((1, 1), (1, 2)), solved by two steps
-        let q = [p_0[0] + 0.499 * p_0[1], p_0[0] + 0.5 * p_0[1], p_0[2] + p_0[3], p_0[2] + 2.0 * p_0[3]];
-        (backend.copy(p), backend.upload(shape, &q))
-    });
+    let system = System {
+        g: |p: &B::Tensor| backend.copy(p),
+        q: |p: &B::Tensor, _: &B::Tensor| {
+            let p = backend.to_vec(p).unwrap();
+            // the other sample's system is symmetric: ((1, 1), (1, 2)), solved by two steps
+            backend.upload(shape, &[p[0] + 0.499 * p[1], p[0] + 0.5 * p[1], p[2] + p[3], p[2] + 2.0 * p[3]])
+        },
+        masked: None,
+    };
+    let solution = solver(Krylov::Cg, 2, 0.0).solve(backend, residual, shape, system);
     let solution = solution.unwrap();
     assert_eq!(backend.to_vec(&solution.s).unwrap(), [1.0, 0.0, 2.0, -1.0]); // small integers: exact
     assert_eq!(backend.to_vec(&solution.status).unwrap(), [BREAKDOWN, CONVERGED]);
