@@ -81,6 +81,7 @@ pub fn forward_by_layers<B: Mlp>(
 
 /// The VJP as a composition; `params` gets the input of every layer and the gradient of its output, the last layer's
 /// first (after a forward that kept all).
+#[allow(clippy::type_complexity)] // of one argument, said once
 pub fn vjp_by_layers<B: Mlp>(
     backend: &B,
     k: &MlpWeights<'_, B>,
