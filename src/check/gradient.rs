@@ -53,7 +53,7 @@ pub fn check<C: Case, B: Ops>(case: &C, backend: &B, seed: u64) -> Result<Vec<Ch
         let error = (squares / DIRECTIONS as f64).sqrt();
         errors.push((input.name.clone(), relative(error, scale(gradient, &gradients))));
     }
-    let mut rows = CheckRow::gradients(case, errors, "finite differences", BOUND, BOUND);
+    let mut rows = CheckRow::gradients(case, errors, "finite differences", BOUND);
     if !case.linear().is_empty() {
         let mut zero = x.clone();
         case.linear().iter().for_each(|&slot| zero[slot].fill(0.0));

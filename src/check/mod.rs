@@ -40,26 +40,16 @@ impl CheckRow {
     fn new(case: &impl Case, what: String, error: f64, bound: f64) -> Self {
         Self { op: case.op(), size: case.size(), what, error, bound, pass: error <= bound }
     }
-    /// One row for each gradient; of many (a network's parameters) only the worst after the first, which has its own bound.
-    fn gradients(
-        case: &impl Case,
-        mut errors: Vec<(String, f64)>,
-        against: &str,
-        bound: f64,
-        worst_bound: f64,
-    ) -> Vec<Self> {
-        let many = errors.len() > MANY;
-        if many {
+    /// One row for each gradient; of many (a network's parameters) only the worst after the first.
+    fn gradients(case: &impl Case, mut errors: Vec<(String, f64)>, against: &str, bound: f64) -> Vec<Self> {
+        if errors.len() > MANY {
             let count = errors.len() - 1;
             let worst = errors[1..].iter().max_by(|a, b| a.1.total_cmp(&b.1)).expect("many");
             let worst = (format!("worst of {count}, {}", worst.0), worst.1);
             errors.splice(1.., [worst]);
         }
-        let row = |(i, (name, error))| {
-            let bound = if many && i > 0 { worst_bound } else { bound };
-            Self::new(case, format!("d{name}: {against}"), error, bound)
-        };
-        errors.into_iter().enumerate().map(row).collect()
+        let row = |(name, error)| Self::new(case, format!("d{name}: {against}"), error, bound);
+        errors.into_iter().map(row).collect()
     }
 }
 
