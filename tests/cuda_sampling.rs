@@ -5,8 +5,9 @@ mod emulated;
 
 use diem::backend::cpu::{Cpu, Options};
 use diem::backend::cuda::Dtype;
+use diem::backend::reference::Reference;
 use diem::backend::{Array, Backend, Shape};
-use diem::ops::cg::MaskedSystem;
+use diem::ops::cg::{BREAKDOWN, CONVERGED, MaskedSystem, RUNNING};
 use diem::ops::noise::{Purpose, Stream};
 use diem::ops::{ConjugateGradient, Dense, Dplr, Mask, Noise, Precondition};
 use emulated::{Input, agree, device, schedules};
@@ -107,34 +108,49 @@ fn diagonal_plus_low_rank() {
 fn conjugate_gradient_iterations() {
     /// Two iterations with given products: r, p, s, <r, r> and status after each, and the tally.
     fn run<B: ConjugateGradient>(b: &B, x: &[B::Tensor]) -> Vec<B::Tensor> {
-        let mut state = b.cg_start(b.copy(&x[0]), SHAPES[1].with_n(5));
-        let mut tally = b.zeros(Shape::rows(5, 3));
+        let mut state = b.cg_start(b.copy(&x[0]), SHAPES[1].with_n(6));
+        let mut tally = b.zeros(Shape::rows(6, 3));
         let mut found = Vec::new();
         for products in x[1..].chunks(2) {
-            b.cg_update(&mut state, &products[0], &products[1], 0.5);
+            b.cg_update(&mut state, &products[0], &products[1], 1e-3);
             b.cg_tally(&mut tally, &state.status);
             found.extend([&state.r, &state.p, &state.s, &state.rr, &state.status].map(|x| b.copy(x)));
         }
         found.push(tally);
         found
     }
-    // sample 0 iterates; 1 has no residual; 2 breaks down at <p, q> < 0, 3 at NaN; 4 converges at once, since q = p
-    let measured = Shape::new(5, 5, 7, 3);
-    let (row, image) = (measured.row(), SHAPES[1].with_n(5));
+    // sample 0 iterates twice; 1 has no residual; 2 breaks down at <p, q> < 0, 3 at NaN; 4 converges at once, since q = p;
+    // 5 breaks down in its second iteration, at <r, q> < 0 < <p, q>
+    let measured = Shape::new(6, 5, 7, 3);
+    let (row, image) = (measured.row(), SHAPES[1].with_n(6));
     let mut r = Input::f32(measured, 0).values;
     r[row..2 * row].fill(0.0);
     let noise = Input::f32(measured, 1).values;
-    let scales = [2.0, 1.0, -1.0, f64::NAN, 1.0];
-    let q = |iteration: usize| {
-        let values = (0..measured.len()).map(|i| {
-            let noise = if i / row == 0 { 0.3 * noise[(i + 17 * iteration) % row] } else { 0.0 };
-            scales[i / row] * r[i] + noise
-        });
-        Input::new(measured, Dtype::F32, values)
-    };
-    let inputs = [Input::new(measured, Dtype::F32, r.clone()), Input::f32(image, 2), q(0), Input::f32(image, 3), q(1)];
+    let scales = [2.0, 1.0, -1.0, f64::NAN, 1.0, 2.0];
+    let disturbed = [0, 5].map(|n| n * row..(n + 1) * row);
+    let mut products: Vec<f64> = (0..measured.len()).map(|i| scales[i / row] * r[i]).collect();
+    for i in disturbed.iter().cloned().flatten() {
+        products[i] += 0.3 * noise[i];
+    }
+    let first = Input::new(measured, Dtype::F32, products.iter().copied());
+    for (sample, weights) in disturbed.into_iter().zip([(2.0, 0.1), (-0.5, 1.0)]) {
+        let dot = |y: &[f64]| r[sample.clone()].iter().zip(&y[sample.clone()]).map(|(r, y)| r * y).sum::<f64>();
+        let alpha = dot(&r) / dot(&products);
+        for i in sample.clone() {
+            // of the residual after the first iteration, which is orthogonal to r, and of r
+            products[i] = weights.0 * (r[i] - alpha * products[i]) + weights.1 * r[i];
+        }
+    }
+    let second = Input::new(measured, Dtype::F32, products);
+    let inputs =
+        [Input::new(measured, Dtype::F32, r.clone()), Input::f32(image, 2), first, Input::f32(image, 3), second];
     // <r, r> after an update that cancels most of r keeps the absolute rounding error of r's elements
     agree(&inputs, Dtype::F32, 1e-6, run, run);
+
+    let reference = Reference::new();
+    let x: Vec<_> = inputs.iter().map(|input| reference.upload(input.shape, &input.values)).collect();
+    let status: Vec<f64> = run(&reference, &x).iter().rev().nth(1).expect("of the last iteration").to_vec();
+    assert_eq!(status, [RUNNING, CONVERGED, BREAKDOWN, BREAKDOWN, CONVERGED, BREAKDOWN]);
 }
 
 #[test]

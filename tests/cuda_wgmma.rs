@@ -91,7 +91,7 @@ fn residual_blocks_and_merges() {
     let abc = Input::f32(Shape::new(1, 1, 1, 3 * c), 5);
     let inputs =
         [bf16(s, 0), bf16(s, 1), w(2), w(3), Input::f32(Shape::flat(c), 4), abc, bf16(full, 6), bf16(full, 7), w3];
-    agree_on(hoppers(), &inputs, BF16, |b, x| blocks(b, x), |b, x| blocks(b, x));
+    agree_on(hoppers(), &inputs, BF16, blocks, blocks);
 }
 
 /// A batch of 1 takes tiles of 128 pixels, one of 18 tiles of 256: equal bits; and mma.sync differs by the order of its sums,
