@@ -54,7 +54,7 @@ impl Merge for Cuda {
 
     fn merge_vjp(&self, k: &CudaConv2d, c1: usize, c2: usize, dy: &CudaTensor) -> (CudaTensor, CudaTensor) {
         let s = dy.shape();
-        assert!(s.h % 2 == 0 && s.w % 2 == 0, "merge to {s:?}");
+        assert!(s.h.is_multiple_of(2) && s.w.is_multiple_of(2), "merge to {s:?}");
         let [vjp_x, vjp_skip] = k.vjps() else {
             let input = self.conv2d_vjp(k, s.with_c(c1 + c2), dy);
             let (dup, dskip) = self.concat_vjp(&input, c1);

@@ -79,15 +79,17 @@ pub fn forward_by_layers<B: Mlp>(
     (y, (keep != Keep::Nothing).then_some(MlpSaved { hidden, input }))
 }
 
+/// Takes the number of a layer, its input, and the gradient of its output.
+pub type LayerVisitor<'a, B> = &'a mut dyn FnMut(usize, &<B as Backend>::Tensor, &<B as Backend>::Tensor);
+
 /// The VJP as a composition; `params` gets the input of every layer and the gradient of its output, the last layer's
 /// first (after a forward that kept all).
-#[allow(clippy::type_complexity)] // of one argument, said once
 pub fn vjp_by_layers<B: Mlp>(
     backend: &B,
     k: &MlpWeights<'_, B>,
     saved: &MlpSaved<B>,
     dy: &B::Tensor,
-    mut params: Option<&mut dyn FnMut(usize, &B::Tensor, &B::Tensor)>,
+    mut params: Option<LayerVisitor<'_, B>>,
 ) -> B::Tensor {
     let mut backward = |layer: &B::Linear, i: usize, dy: &B::Tensor| {
         if let Some(params) = &mut params {
