@@ -110,7 +110,7 @@ fn merges() {
             (Shape::new(3, 4, 1, 3), 5, 7), // no whole chunks of 16 bytes: copied
         ] {
             let inputs = merge_inputs(x, c2, c_out, dtype);
-            let error = agree(&inputs, dtype, bound, |b, x| merge(b, x), |b, x| merge(b, x));
+            let error = agree(&inputs, dtype, bound, merge, merge);
             eprintln!("{dtype:?} {x:?} and {c2} channels to {c_out}: {error:.1e}");
         }
     }
