@@ -1,5 +1,4 @@
 //! The steps of a sampler as graphs: the bits of eager launches, nothing allocated, nobody waiting.
-#![cfg(feature = "emulator")]
 
 use diem::Result;
 use diem::backend::cpu::Cpu;

@@ -1,8 +1,6 @@
 //! The residual block and the decoder's merge of the CUDA kernels against the reference.
-#![cfg(feature = "emulator")]
 
-mod emulated;
-
+use crate::emulated::{Input, agree, device};
 use diem::backend::cuda::emulated::Config;
 use diem::backend::cuda::{CudaTensor, Dtype};
 use diem::backend::{Array, Backend, Keep, Shape};
@@ -10,7 +8,6 @@ use diem::ops::channel_norm::Modulation;
 use diem::ops::conv2d::Conv2dSpec;
 use diem::ops::res_block::{ResBlockGrads, ResBlockWeights};
 use diem::ops::{Merge, ResBlock};
-use emulated::{Input, agree, device};
 
 /// A chain of five ops in f32, each with an error of at most 1e-5 of random sign.
 const F32: f64 = 2.2e-5;

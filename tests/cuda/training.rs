@@ -1,9 +1,7 @@
 //! The ops of training, which belong to no network: on the host against PyTorch's formulas, and the CUDA kernels against the
 //! reference.
-#![cfg(feature = "emulator")]
 
-mod emulated;
-
+use crate::emulated::{Input, agree, device, schedules};
 use diem::backend::cpu::Cpu;
 use diem::backend::cuda::Dtype;
 use diem::backend::reference::Reference;
@@ -11,7 +9,6 @@ use diem::backend::{Backend, Shape};
 use diem::ops::adam::AdamStep;
 use diem::ops::noise::{Purpose, Stream};
 use diem::ops::{Adam, DenoisingLoss, Dropout, Ema, GlobalNorm};
-use emulated::{Input, agree, device, schedules};
 
 /// A few roundings of 6e-8.
 const F32: f64 = 1e-6;
@@ -67,7 +64,7 @@ fn adam_on_every_backend() {
     let upload = |x: &Input| (reference.upload(x.shape, &x.values), cpu.upload(x.shape, &x.values));
     let (on_reference, on_cpu): (Vec<_>, Vec<_>) = gradients().iter().map(upload).unzip();
     for (expected, found) in steps(&reference, &on_reference).iter().zip(steps(&cpu, &on_cpu)) {
-        let error = emulated::relative_error(&cpu.to_vec(&found).unwrap(), expected);
+        let error = crate::emulated::relative_error(&cpu.to_vec(&found).unwrap(), expected);
         assert!(error <= F32, "{error:e}");
     }
 }

@@ -1,14 +1,11 @@
 //! Convolution and linear layers of the CUDA kernels against the reference.
-#![cfg(feature = "emulator")]
 
-mod emulated;
-
+use crate::emulated::{Input, agree, device};
 use diem::backend::cuda::Dtype;
 use diem::backend::cuda::emulated::Config;
 use diem::backend::{Array, Backend, Shape};
 use diem::ops::conv2d::Conv2dSpec;
 use diem::ops::{Conv2d, Linear};
-use emulated::{Input, agree, device};
 
 /// One op in f32: sums of at most 1,224 products with rounding errors of 6e-8 each, of random sign, err by 2e-6.
 const F32: f64 = 1e-5;

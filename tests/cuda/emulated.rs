@@ -1,5 +1,4 @@
 //! Runs an op on the emulated device, under every schedule, and compares it with the reference.
-#![allow(dead_code, reason = "each test uses its share")]
 
 use diem::backend::cuda::emulated::{Config, Emulated};
 use diem::backend::cuda::{Cuda, CudaTensor, Dtype, Options, from_bf16, to_bf16};

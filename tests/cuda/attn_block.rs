@@ -1,14 +1,11 @@
 //! The attention block on the GPU, fused, against the composition of the reference's ops.
-#![cfg(feature = "emulator")]
 
-mod emulated;
-
+use crate::emulated::{Input, agree};
 use diem::backend::cuda::Dtype;
 use diem::backend::{Array, Keep, Shape};
 use diem::ops::attn_block::{AttnBlockGrads, AttnBlockWeights};
 use diem::ops::channel_norm::Modulation;
 use diem::ops::{AttnBlock, GatedResidual};
-use emulated::{Input, agree};
 
 const HEADS: usize = 2;
 const X: Shape = Shape::new(2, 3, 5, 32);

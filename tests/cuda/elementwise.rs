@@ -1,14 +1,11 @@
 //! SiLU, upsampling, concatenation, patches and noise embedding of the CUDA kernels against the reference.
-#![cfg(feature = "emulator")]
 
-mod emulated;
-
+use crate::emulated::{Input, agree, device, schedules};
 use diem::backend::cuda::{Cuda, CudaTensor, Dtype};
 use diem::backend::host::HostTensor;
 use diem::backend::reference::Reference;
 use diem::backend::{Array, Backend, Keep, Shape};
 use diem::ops::{Concat, NoiseEmbedding, Patch, Silu, Upsample};
-use emulated::{Input, agree, device, schedules};
 
 /// A few roundings of 6e-8, and those of the device's exponential.
 const F32: f64 = 1e-6;

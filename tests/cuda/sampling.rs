@@ -1,8 +1,6 @@
 //! Noise, preconditioning, operators and solvers of the CUDA kernels against the reference.
-#![cfg(feature = "emulator")]
 
-mod emulated;
-
+use crate::emulated::{Input, agree, device, schedules};
 use diem::backend::cpu::{Cpu, Options};
 use diem::backend::cuda::Dtype;
 use diem::backend::reference::Reference;
@@ -10,7 +8,6 @@ use diem::backend::{Array, Backend, Shape};
 use diem::ops::cg::{BREAKDOWN, CONVERGED, MaskedSystem, RUNNING};
 use diem::ops::noise::{Purpose, Stream};
 use diem::ops::{ConjugateGradient, Dense, Dplr, Mask, Noise, Precondition};
-use emulated::{Input, agree, device, schedules};
 
 /// Three samples: rows of 105 elements, which no 16-byte access divides, and of 192, which are made of them.
 const SHAPES: [Shape; 2] = [Shape::new(3, 5, 7, 3), Shape::new(3, 8, 8, 3)];

@@ -1,13 +1,10 @@
 //! The fused kernels of the multilayer perceptron against the composition of the reference's layers.
-#![cfg(feature = "emulator")]
 
-mod emulated;
-
+use crate::emulated::{Input, agree, device, schedules};
 use diem::backend::cuda::Dtype;
 use diem::backend::{Array, Backend, Keep, Shape};
 use diem::ops::mlp::MlpWeights;
 use diem::ops::{Linear, Mlp};
-use emulated::{Input, agree, device, schedules};
 
 /// Three layers of sums of up to 256 products of rounding error 6e-8, of random sign, and norms between them.
 const F32: f64 = 5e-6;

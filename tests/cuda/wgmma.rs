@@ -1,8 +1,6 @@
 //! The convolution's products by wgmma (sm_90a) against the reference, and against those by mma.sync.
-#![cfg(feature = "emulator")]
 
-mod emulated;
-
+use crate::emulated::{Input, agree_on, device, relative_error, schedules};
 use diem::backend::cuda::emulated::{Config, Emulated};
 use diem::backend::cuda::{Cuda, Dtype, Options};
 use diem::backend::{Array, Backend, Keep, Shape};
@@ -10,7 +8,6 @@ use diem::ops::channel_norm::Modulation;
 use diem::ops::conv2d::Conv2dSpec;
 use diem::ops::res_block::ResBlockWeights;
 use diem::ops::{Conv2d, Linear, Ops};
-use emulated::{Input, agree_on, device, relative_error, schedules};
 use std::sync::Arc;
 
 /// As for mma.sync: each array that is stored is rounded by 2^-9 at most and 1.7e-3 on average, and so are sums of taps.

@@ -1,12 +1,9 @@
 //! Vector arithmetic of the CUDA kernels against the reference.
-#![cfg(feature = "emulator")]
 
-mod emulated;
-
+use crate::emulated::{Input, agree, device, schedules};
 use diem::backend::cuda::{CudaTensor, Dtype};
 use diem::backend::{Backend, Shape};
 use diem::ops::Vector;
-use emulated::{Input, agree, device, schedules};
 
 /// Three samples: rows of 385 elements, which no 16-byte access divides, and of 24 x 16, which are made of them.
 const SHAPES: [Shape; 2] = [Shape::new(3, 7, 11, 5), Shape::new(3, 4, 6, 16)];

@@ -1,16 +1,13 @@
 //! The attention kernels against the reference.
-#![cfg(feature = "emulator")]
 
-mod emulated;
-
+use crate::emulated::{Input, agree, device, schedules};
 use diem::backend::cuda::Dtype;
 use diem::backend::{Backend, Keep, Shape};
 use diem::ops::Attention;
-use emulated::{Input, agree, device, schedules};
 
 /// Sums of up to 300 products of rounding error 6e-8, of random sign: 1e-6, and exponentials whose argument is rounded.
 const F32: f64 = 5e-6;
-/// q, k and v are exact; o and dqkv are rounded (2e-3 of the norm, see cuda_vector.rs), and before the second product the
+/// q, k and v are exact; o and dqkv are rounded (2e-3 of the norm, see vector.rs), and before the second product the
 /// weights and their gradients too: three roundings of 2e-3 at most.
 const BF16: f64 = 5e-3;
 
@@ -88,7 +85,7 @@ fn sequences_of_1024_tokens() {
         let b = device(config, dtype);
         let x: Vec<_> = inputs.iter().map(|input| b.upload_as(input.shape, &input.values, dtype)).collect();
         for (found, expected) in run(&b, 1, &x).iter().zip(&expected) {
-            let error = emulated::relative_error(&b.to_vec(found).unwrap(), expected);
+            let error = crate::emulated::relative_error(&b.to_vec(found).unwrap(), expected);
             assert!(error <= if dtype == Dtype::F32 { F32 } else { BF16 }, "{dtype:?}: {error:.1e}");
         }
     }

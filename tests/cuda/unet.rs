@@ -1,13 +1,10 @@
 //! Whole networks on the emulated device against the reference: values, VJPs and parameter gradients, in f32 and bf16.
-#![cfg(feature = "emulator")]
 
-mod emulated;
-
+use crate::emulated::{Input, agree_under, schedules};
 use diem::backend::cuda::Dtype;
 use diem::backend::{Keep, Shape};
 use diem::nn::{Grads, Layout, Mlp, MlpConfig, Network, ParamId, UNet, UNetConfig};
 use diem::ops::Ops;
-use emulated::{Input, agree_under, schedules};
 
 /// The bounds of the project for a network (DESIGN, section 5): some 30 layers in a row, each off by 1e-6 or 3e-3.
 const TYPES: [(Dtype, f64); 2] = [(Dtype::F32, 1e-4), (Dtype::Bf16, 3e-2)];

@@ -1,9 +1,7 @@
 //! A U-Net on the emulated device: against the reference in both precisions, the bits of a sample, and posterior steps as
 //! graphs.
-#![cfg(feature = "emulator")]
 
-mod emulated;
-
+use crate::emulated::relative_error;
 use diem::backend::cuda::emulated::{Config, Emulated};
 use diem::backend::cuda::{Cuda, Dtype, Options};
 use diem::backend::reference::Reference;
@@ -19,7 +17,6 @@ use diem::ops::precondition::Coefficients;
 use diem::ops::{Noise, Ops};
 use diem::posterior::solvers::{Krylov, Solver};
 use diem::posterior::{Covariance, Mmps};
-use emulated::relative_error;
 use std::sync::Arc;
 
 const IMAGE: Shape = Shape::new(3, 8, 8, 3);

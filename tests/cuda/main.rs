@@ -1,0 +1,19 @@
+//! The CUDA kernels against the f64 reference, under every schedule of the emulated device, in the plain and the race build.
+#![cfg(feature = "emulator")]
+
+mod attention;
+mod attn_block;
+mod blocks;
+mod channel_norm;
+mod conv2d;
+mod elementwise;
+mod emulated;
+mod mlp;
+mod network;
+mod record;
+mod sampling;
+mod seeded_bugs;
+mod training;
+mod unet;
+mod vector;
+mod wgmma;
