@@ -1,6 +1,6 @@
 //! The attention kernels against the reference.
 
-use crate::emulated::{Input, agree, device, schedules};
+use crate::harness::{Input, agree, device, schedules};
 use diem::backend::cuda::Dtype;
 use diem::backend::{Backend, Keep, Shape};
 use diem::ops::Attention;
@@ -85,7 +85,7 @@ fn sequences_of_1024_tokens() {
         let b = device(config, dtype);
         let x: Vec<_> = inputs.iter().map(|input| b.upload_as(input.shape, &input.values, dtype)).collect();
         for (found, expected) in run(&b, 1, &x).iter().zip(&expected) {
-            let error = crate::emulated::relative_error(&b.to_vec(found).unwrap(), expected);
+            let error = crate::harness::relative_error(&b.to_vec(found).unwrap(), expected);
             assert!(error <= if dtype == Dtype::F32 { F32 } else { BF16 }, "{dtype:?}: {error:.1e}");
         }
     }

@@ -1,6 +1,6 @@
 //! The attention block on the GPU, fused, against the composition of the reference's ops.
 
-use crate::emulated::{Input, agree};
+use crate::harness::{Input, agree};
 use diem::backend::cuda::Dtype;
 use diem::backend::{Array, Keep, Shape};
 use diem::ops::attn_block::{AttnBlockGrads, AttnBlockWeights};

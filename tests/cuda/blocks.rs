@@ -1,7 +1,6 @@
 //! The residual block and the decoder's merge of the CUDA kernels against the reference.
 
-use crate::emulated::{Input, agree, device};
-use diem::backend::cuda::emulated::Config;
+use crate::harness::{Input, Place, agree, device};
 use diem::backend::cuda::{CudaTensor, Dtype};
 use diem::backend::{Array, Backend, Keep, Shape};
 use diem::ops::channel_norm::Modulation;
@@ -117,7 +116,7 @@ fn merges() {
 #[test]
 fn bits_do_not_depend_on_the_batch() {
     for (dtype, _) in TYPES {
-        let device = device(Config::default(), dtype);
+        let device = device(Place::default(), dtype);
         let upload = |inputs: &[Input], batched: usize, n: usize| -> Vec<CudaTensor> {
             let shape = |i: usize, s: Shape| if i < batched { s.with_n(n) } else { s };
             let upload = |(i, input): (usize, &Input)| {

@@ -1,7 +1,7 @@
 //! Norm and gated residual of the CUDA kernels against the reference: rows held in registers and rows read again, with
 //! and without 16-byte accesses.
 
-use crate::emulated::{Input, agree, same_bits_alone};
+use crate::harness::{Input, agree, same_bits_alone};
 use diem::backend::cuda::{Cuda, CudaTensor, Dtype};
 use diem::backend::{Array, Backend, Shape};
 use diem::ops::channel_norm::Modulation;
@@ -170,7 +170,7 @@ fn parameter_gradients_add_up() {
 
 #[test]
 fn an_empty_batch_is_nothing_to_do() {
-    let b = crate::emulated::device(Default::default(), Dtype::F32);
+    let b = crate::harness::device(Default::default(), Dtype::F32);
     let x = b.alloc(Shape::new(0, 4, 4, 8));
     let (y, rstd) = b.channel_norm_forward(&x, None);
     assert_eq!((y.shape().n, rstd.shape().n), (0, 0));

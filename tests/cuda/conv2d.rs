@@ -1,8 +1,7 @@
 //! Convolution and linear layers of the CUDA kernels against the reference.
 
-use crate::emulated::{Input, agree, device};
+use crate::harness::{Input, Place, agree, device};
 use diem::backend::cuda::Dtype;
-use diem::backend::cuda::emulated::Config;
 use diem::backend::{Array, Backend, Shape};
 use diem::ops::conv2d::Conv2dSpec;
 use diem::ops::{Conv2d, Linear};
@@ -69,7 +68,7 @@ fn bits_do_not_depend_on_the_batch() {
         for stride in [1, 2] {
             let (x, spec) = (Shape::new(10, 7 * stride, 7 * stride, 16), Conv2dSpec { c_in: 16, c_out: 120, stride });
             let inputs = inputs(x, spec.output(x), 9 * x.c, dtype);
-            let device = device(Config::default(), dtype);
+            let device = device(Place::default(), dtype);
             let bits = |n: usize| {
                 let upload = |input: &Input, batch: bool| {
                     let shape = if batch { input.shape.with_n(n) } else { input.shape };

@@ -1,6 +1,6 @@
 //! SiLU, upsampling, concatenation, patches and noise embedding of the CUDA kernels against the reference.
 
-use crate::emulated::{Input, agree, device, schedules};
+use crate::harness::{Input, agree, device, schedules};
 use diem::backend::cuda::{Cuda, CudaTensor, Dtype};
 use diem::backend::host::HostTensor;
 use diem::backend::reference::Reference;

@@ -1,4 +1,5 @@
-//! The CUDA kernels against the f64 reference, under every schedule of the emulated device, in the plain and the race build.
+//! The CUDA kernels against the f64 reference: under every schedule of the emulated device, in the plain and the race build, or
+//! with `DIEM_TEST_DEVICE=cuda` on a GPU.
 #![cfg(feature = "emulator")]
 
 mod attention;
@@ -7,7 +8,7 @@ mod blocks;
 mod channel_norm;
 mod conv2d;
 mod elementwise;
-mod emulated;
+mod harness;
 mod mlp;
 mod network;
 mod record;

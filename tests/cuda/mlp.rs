@@ -1,6 +1,6 @@
 //! The fused kernels of the multilayer perceptron against the composition of the reference's layers.
 
-use crate::emulated::{Input, agree, device, schedules};
+use crate::harness::{Input, Place, agree, counted, device, schedules};
 use diem::backend::cuda::Dtype;
 use diem::backend::{Array, Backend, Keep, Shape};
 use diem::ops::mlp::MlpWeights;
@@ -86,7 +86,7 @@ fn other_precisions_go_by_layers() {
 #[test]
 fn a_pass_is_one_launch() {
     let network = &NETWORKS[0];
-    let b = device(schedules().next().expect("at least one"), Dtype::F32);
+    let b = counted(Place::default(), Dtype::F32, false);
     let x: Vec<_> = network.inputs(1, Dtype::F32).iter().map(|i| b.upload(i.shape, &i.values)).collect();
     let layers = network.widths().into_iter().zip(x[3..].chunks(2));
     let layers: Vec<_> = layers.map(|([c_in, c_out], wb)| b.linear(c_in, c_out, &wb[0], Some(&wb[1]))).collect();

@@ -1,9 +1,9 @@
-//! A U-Net on the emulated device: against the reference in both precisions, the bits of a sample, and posterior steps as
+//! A U-Net on the device: against the reference in both precisions, the bits of a sample, and posterior steps as
 //! graphs.
 
-use crate::emulated::relative_error;
-use diem::backend::cuda::emulated::{Config, Emulated};
-use diem::backend::cuda::{Cuda, Dtype, Options};
+use crate::harness::{Place, counted, relative_error};
+use diem::backend::cuda::emulated::Config;
+use diem::backend::cuda::{Cuda, Dtype};
 use diem::backend::reference::Reference;
 use diem::backend::{Backend, Keep, Shape};
 use diem::diffusion::Denoiser;
@@ -17,14 +17,12 @@ use diem::ops::precondition::Coefficients;
 use diem::ops::{Noise, Ops};
 use diem::posterior::solvers::{Krylov, Solver};
 use diem::posterior::{Covariance, Mmps};
-use std::sync::Arc;
 
 const IMAGE: Shape = Shape::new(3, 8, 8, 3);
 const SIGMA: f64 = 0.7;
 
 fn device(precision: Dtype, record: bool) -> Cuda {
-    let driver = Emulated::new(Config { os_threads: 0, ..Config::default() }).unwrap();
-    Cuda::new(Arc::new(driver), Options { precision, record, poison: true })
+    counted(Place::or_emulated(Config { os_threads: 0, ..Config::default() }), precision, record)
 }
 
 /// Two levels, attention on the lower one, and weights of which none is zero.

@@ -1,10 +1,10 @@
 //! The steps of a sampler as graphs: the bits of eager launches, nothing allocated, nobody waiting.
 
+use crate::harness::{Place, counted};
 use diem::Result;
 use diem::backend::cpu::Cpu;
 use diem::backend::cuda::driver::Counters;
-use diem::backend::cuda::emulated::{Config, Emulated};
-use diem::backend::cuda::{Cuda, Dtype, Options};
+use diem::backend::cuda::{Cuda, Dtype};
 use diem::backend::{Backend, Shape};
 use diem::diffusion::samplers::{Failure, Sampler, sample, start};
 use diem::diffusion::schedule::Schedule;
@@ -14,7 +14,6 @@ use diem::ops::noise::{Purpose, Stream};
 use diem::ops::{ConjugateGradient, Dplr, Mask, Noise, Vector};
 use diem::posterior::solvers::{Krylov, Solver};
 use diem::posterior::{Covariance, Mmps, Posterior};
-use std::sync::Arc;
 
 const IMAGE: Shape = Shape::new(3, 4, 5, 2);
 const SAMPLES: [u32; 3] = [4, 5, 6];
@@ -22,9 +21,8 @@ const STEPS: usize = 7;
 const SAMPLERS: [Sampler; 4] =
     [Sampler::Ddpm, Sampler::Ddim { eta: 0.0 }, Sampler::Pc { corrections: 1, delta: 0.1 }, Sampler::TwoMSde];
 
-fn emulated(record: bool) -> Cuda {
-    let driver = Emulated::new(Config::default()).unwrap();
-    Cuda::new(Arc::new(driver), Options { precision: Dtype::F32, record, poison: true })
+fn device(record: bool) -> Cuda {
+    counted(Place::default(), Dtype::F32, record)
 }
 
 fn stream() -> Stream {
@@ -70,7 +68,7 @@ where
 #[test]
 fn replayed_steps_have_the_bits_of_eager_ones() {
     for sampler in SAMPLERS {
-        let (eager, recorded) = (emulated(false), emulated(true));
+        let (eager, recorded) = (device(false), device(true));
         let expected = posterior(&eager, sampler, Krylov::Cg, &mut |_| ());
         assert_eq!(posterior(&recorded, sampler, Krylov::Cg, &mut |_| ()), expected, "{sampler:?}");
         let updates = if matches!(sampler, Sampler::Pc { .. }) { 2 * STEPS } else { STEPS };
@@ -81,7 +79,7 @@ fn replayed_steps_have_the_bits_of_eager_ones() {
 
 #[test]
 fn nothing_is_allocated_and_nobody_waits_inside_a_step() {
-    let backend = emulated(true);
+    let backend = device(true);
     let run = || {
         let mut counters = Vec::new();
         posterior(&backend, Sampler::TwoMSde, Krylov::Cg, &mut |_| counters.push(backend.driver().counters()));
@@ -98,7 +96,7 @@ fn nothing_is_allocated_and_nobody_waits_inside_a_step() {
 
 #[test]
 fn a_solver_that_reads_the_device_runs_eagerly() {
-    let (eager, recorded) = (emulated(false), emulated(true));
+    let (eager, recorded) = (device(false), device(true));
     let expected = posterior(&eager, Sampler::Ddpm, Krylov::Gmres, &mut |_| ());
     assert_eq!(posterior(&recorded, Sampler::Ddpm, Krylov::Gmres, &mut |_| ()), expected);
     assert_eq!(recorded.driver().counters().graphs, 0);
@@ -118,7 +116,7 @@ fn a_step_that_reads_the_device_is_refused() {
             Ok(backend.copy(x_t))
         }
     }
-    let backend = emulated(true);
+    let backend = device(true);
     let plan = Sampler::Ddpm.plan(Schedule::default(), STEPS).unwrap();
     let x_1 = start(&backend, &plan, None, IMAGE, stream(), &SAMPLES);
     let error = sample(&backend, &mut Reads, &plan, x_1, stream(), &SAMPLES, &mut |_| ()).map(|_| ()).unwrap_err();
@@ -147,7 +145,7 @@ fn a_sample_that_fails_is_noted_at_its_step() {
     // σ is 10, 3.7, 1.4, 0.5: below 1 first in step 3
     assert_eq!(failures, [Failure { sample: 5, step: 3 }]);
     for record in [false, true] {
-        let (found, found_failures) = run(&emulated(record));
+        let (found, found_failures) = run(&device(record));
         assert_eq!(found_failures, failures);
         for (i, (found, x_0)) in found.iter().zip(&x_0).enumerate() {
             // the weights are f32 on the device: a few roundings of 6e-8 in each of seven steps

@@ -1,6 +1,6 @@
 //! Noise, preconditioning, operators and solvers of the CUDA kernels against the reference.
 
-use crate::emulated::{Input, agree, device, schedules};
+use crate::harness::{Input, agree, device, schedules};
 use diem::backend::cpu::{Cpu, Options};
 use diem::backend::cuda::Dtype;
 use diem::backend::reference::Reference;

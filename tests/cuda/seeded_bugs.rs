@@ -1,6 +1,7 @@
 //! Bugs seeded into the kernels: the tests of the op must see each, in the plain and in the race build. A bug is a line of
 //! `BUGS`; its kernel is compiled again, and the test named beside it runs on the result in a process of its own.
 
+use crate::harness::skipped_on_one_device;
 use diem_emulator::compile::{Build, in_parallel};
 use diem_emulator::seeded::{Bug, failure, report};
 use diem_emulator::{HAS_RACE_CHECKER, PLAIN_VARIABLE, RACE_VARIABLE, compiler, kernel_objects};
@@ -53,6 +54,9 @@ fn notice(number: usize, build: Build) -> Option<String> {
 
 #[test]
 fn seeded_bugs_are_seen() {
+    if skipped_on_one_device("its bugs are compiled for the emulator") {
+        return;
+    }
     let builds = [Build::Plain, Build::Race].into_iter().filter(|&b| b == Build::Plain || HAS_RACE_CHECKER);
     let jobs: Vec<(usize, Build)> = builds.flat_map(|build| (0..BUGS.len()).map(move |i| (i, build))).collect();
     let notices = in_parallel(&jobs, |&(i, build)| notice(i, build));

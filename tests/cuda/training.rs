@@ -1,7 +1,7 @@
 //! The ops of training, which belong to no network: on the host against PyTorch's formulas, and the CUDA kernels against the
 //! reference.
 
-use crate::emulated::{Input, agree, device, schedules};
+use crate::harness::{Input, agree, device, schedules};
 use diem::backend::cpu::Cpu;
 use diem::backend::cuda::Dtype;
 use diem::backend::reference::Reference;
@@ -64,7 +64,7 @@ fn adam_on_every_backend() {
     let upload = |x: &Input| (reference.upload(x.shape, &x.values), cpu.upload(x.shape, &x.values));
     let (on_reference, on_cpu): (Vec<_>, Vec<_>) = gradients().iter().map(upload).unzip();
     for (expected, found) in steps(&reference, &on_reference).iter().zip(steps(&cpu, &on_cpu)) {
-        let error = crate::emulated::relative_error(&cpu.to_vec(&found).unwrap(), expected);
+        let error = crate::harness::relative_error(&cpu.to_vec(&found).unwrap(), expected);
         assert!(error <= F32, "{error:e}");
     }
 }

@@ -1,6 +1,6 @@
 //! Whole networks on the emulated device against the reference: values, VJPs and parameter gradients, in f32 and bf16.
 
-use crate::emulated::{Input, agree_under, schedules};
+use crate::harness::{Input, agree_under, schedules};
 use diem::backend::cuda::Dtype;
 use diem::backend::{Keep, Shape};
 use diem::nn::{Grads, Layout, Mlp, MlpConfig, Network, ParamId, UNet, UNetConfig};

@@ -1,6 +1,6 @@
 //! Vector arithmetic of the CUDA kernels against the reference.
 
-use crate::emulated::{Input, agree, device, schedules};
+use crate::harness::{Input, agree, device, schedules};
 use diem::backend::cuda::{CudaTensor, Dtype};
 use diem::backend::{Backend, Shape};
 use diem::ops::Vector;

@@ -1,26 +1,22 @@
 //! The convolution's products by wgmma (sm_90a) against the reference, and against those by mma.sync.
 
-use crate::emulated::{Input, agree_on, device, relative_error, schedules};
-use diem::backend::cuda::emulated::{Config, Emulated};
-use diem::backend::cuda::{Cuda, Dtype, Options};
+use crate::harness::{Input, Place, agree_on, device, hopper, relative_error, schedules, skip};
+use diem::backend::cuda::{Cuda, Dtype};
 use diem::backend::{Array, Backend, Keep, Shape};
 use diem::ops::channel_norm::Modulation;
 use diem::ops::conv2d::Conv2dSpec;
 use diem::ops::res_block::ResBlockWeights;
 use diem::ops::{Conv2d, Linear, Ops};
-use std::sync::Arc;
 
 /// As for mma.sync: each array that is stored is rounded by 2^-9 at most and 1.7e-3 on average, and so are sums of taps.
 const BF16: f64 = 1e-2;
 
-/// A device that has wgmma.
-fn hopper(config: Config) -> Cuda {
-    let driver = Emulated::with_wgmma(config, true).expect("the emulator of the tests");
-    Cuda::new(Arc::new(driver), Options { precision: Dtype::Bf16, record: false, poison: true })
-}
-
-fn hoppers() -> impl Iterator<Item = (Config, Cuda)> {
-    schedules().map(|config| (config, hopper(config)))
+/// The devices that have wgmma, under every schedule.
+fn hoppers() -> impl Iterator<Item = (Place, Cuda)> {
+    if hopper(Place::default()).is_none() {
+        skip("this GPU has no wgmma");
+    }
+    schedules().filter_map(|place| Some((place, hopper(place)?)))
 }
 
 fn bf16(shape: Shape, slot: usize) -> Input {
@@ -105,7 +101,8 @@ fn bits_depend_neither_on_the_batch_nor_much_on_the_instruction() {
         let x: Vec<_> = inputs.iter().enumerate().map(upload).collect();
         layers(device, 1, &x).iter().map(|y| device.to_vec(y).expect("no failure")).collect()
     };
-    let (by_wgmma, by_mma) = (hopper(Config::default()), device(Config::default(), Dtype::Bf16));
+    let Some(by_wgmma) = hopper(Place::default()) else { return skip("this GPU has no wgmma") };
+    let by_mma = device(Place::default(), Dtype::Bf16);
     let all = values(&by_wgmma, x.n);
     for (alone, all) in values(&by_wgmma, 1).iter().zip(&all) {
         assert!(alone[..] == all[..alone.len()], "batch of 1 against {}", x.n);

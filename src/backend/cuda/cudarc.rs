@@ -126,6 +126,12 @@ impl Gpu {
         Ok(gpu)
     }
 
+    /// The same GPU with other properties for those who ask (tests: small arrays take every kind of tile).
+    pub fn seen_as(mut self, change: impl FnOnce(&mut Properties)) -> Self {
+        change(&mut self.properties);
+        self
+    }
+
     fn load(&mut self, module: &'static kernels::Module) -> Result<()> {
         self.context.bind()?;
         let mut handle = null_mut();

@@ -7,6 +7,9 @@ use diem_emulator::Emulator;
 pub use diem_emulator::{Config, HAS_RACE_CHECKER, Policy};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Streaming multiprocessors of an emulated device: few, so that small arrays fill them.
+pub const MULTIPROCESSORS: u32 = 4;
+
 /// A device made of the host, for tests and for machines without a GPU. It finishes each kernel before the next call.
 pub struct Emulated {
     device: Arc<Device>,
@@ -36,7 +39,7 @@ impl Emulated {
             name: "emulator".to_owned(),
             arch: (9, 0),
             wgmma,
-            multiprocessors: 4,
+            multiprocessors: MULTIPROCESSORS,
             shared_memory: 227 << 10,
             memory: available_memory().unwrap_or(4 << 30),
         };
