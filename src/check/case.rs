@@ -4,7 +4,7 @@ use crate::Result;
 use crate::backend::reference::Reference;
 use crate::backend::{Array, Backend, Keep, Shape};
 use crate::ops::noise::{Purpose, Stream};
-use crate::ops::{Noise, Ops};
+use crate::ops::{Noise, TrainingOps};
 
 /// An op, or a network, at one size.
 pub trait Case {
@@ -43,7 +43,7 @@ pub trait Case {
     ///
     /// # Errors
     /// When the device has failed.
-    fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>>;
+    fn run<B: TrainingOps>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>>;
 }
 
 /// What a case is run with.

@@ -5,7 +5,7 @@ use super::{Case, CheckRow, norm, relative_error, scale};
 use crate::Result;
 use crate::backend::reference::Reference;
 use crate::backend::{Array, Backend, Keep};
-use crate::ops::Ops;
+use crate::ops::TrainingOps;
 
 /// One row for every value and every gradient of the case.
 ///
@@ -13,7 +13,7 @@ use crate::ops::Ops;
 ///
 /// # Errors
 /// When the device has failed.
-pub fn check<C: Case, B: Ops>(case: &C, backend: &B, seed: u64) -> Result<Vec<CheckRow>> {
+pub fn check<C: Case, B: TrainingOps>(case: &C, backend: &B, seed: u64) -> Result<Vec<CheckRow>> {
     let inputs = case.inputs();
     // the reference is given what the device holds
     let x: Vec<_> = upload(backend, &inputs, &draw(&inputs, seed));
@@ -56,7 +56,7 @@ struct Results {
     gradients: Vec<Vec<f64>>,
 }
 
-fn results<C: Case, B: Ops>(
+fn results<C: Case, B: TrainingOps>(
     case: &C,
     backend: &B,
     inputs: &[Input],

@@ -4,7 +4,7 @@ use super::case::{At, Input, Once, draw, draw_dy, normal, upload};
 use super::{Case, CheckRow, dot, norm, relative, scale};
 use crate::Result;
 use crate::backend::Keep;
-use crate::ops::Ops;
+use crate::ops::TrainingOps;
 
 /// Step of the central differences, for inputs of order 1 (else times their standard deviation), in f64. Their truncation error is h²/6 f''' ~ 1e-11 and
 /// their rounding error 1e-16/h = 1e-11, relative to f' of order 1: both far below [`BOUND`], and both small at once only
@@ -25,7 +25,7 @@ const DIRECTIONS: usize = 4;
 ///
 /// # Errors
 /// When the device has failed.
-pub fn check<C: Case, B: Ops>(case: &C, backend: &B, seed: u64) -> Result<Vec<CheckRow>> {
+pub fn check<C: Case, B: TrainingOps>(case: &C, backend: &B, seed: u64) -> Result<Vec<CheckRow>> {
     let inputs = case.inputs();
     let x = draw(&inputs, seed);
     let value = |x: &[Vec<f64>]| -> Result<Vec<f64>> {
@@ -69,7 +69,7 @@ pub fn check<C: Case, B: Ops>(case: &C, backend: &B, seed: u64) -> Result<Vec<Ch
 /// dy; the inputs that have a gradient; their gradients of <dy, y> at `x`.
 type AllGradients = (Vec<f64>, Vec<usize>, Vec<Vec<f64>>);
 
-fn gradients<C: Case, B: Ops>(
+fn gradients<C: Case, B: TrainingOps>(
     case: &C,
     backend: &B,
     inputs: &[Input],

@@ -17,7 +17,7 @@ pub use case::Case;
 
 use crate::Result;
 use crate::backend::reference::Reference;
-use crate::ops::Ops;
+use crate::ops::TrainingOps;
 
 /// One line of the table that `diem check` prints.
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ const MANY: usize = 8;
 ///
 /// # Errors
 /// When the device has failed.
-pub fn run<B: Ops>(filter: &str, seed: u64, backend: &B, row: impl FnMut(CheckRow)) -> Result<()> {
+pub fn run<B: TrainingOps>(filter: &str, seed: u64, backend: &B, row: impl FnMut(CheckRow)) -> Result<()> {
     cases::small(&mut Checks { filter, seed, backend, row })
 }
 
@@ -81,7 +81,7 @@ struct Checks<'a, B, F> {
     row: F,
 }
 
-impl<B: Ops, F: FnMut(CheckRow)> Visitor for Checks<'_, B, F> {
+impl<B: TrainingOps, F: FnMut(CheckRow)> Visitor for Checks<'_, B, F> {
     fn visit(&mut self, case: impl Case) -> Result<()> {
         if case.matches(self.filter) {
             gradient::check(&case, &Reference::new(), self.seed)?.into_iter().for_each(&mut self.row);

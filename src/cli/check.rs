@@ -8,7 +8,7 @@ use crate::check::{self, CheckRow};
 use crate::diffusion::propagate::std_errors;
 use crate::diffusion::samplers::Sampler;
 use crate::diffusion::schedule::Schedule;
-use crate::ops::Ops;
+use crate::ops::TrainingOps;
 use std::io::Write;
 
 /// Options of `diem check`.
@@ -37,7 +37,7 @@ struct Check<'a> {
 }
 
 impl Job for Check<'_> {
-    fn run<B: Ops>(self, backend: &B, device: &About) -> Result<Outcome> {
+    fn run<B: TrainingOps>(self, backend: &B, device: &About) -> Result<Outcome> {
         let Self { args, out } = self;
         say(out, format_args!("device: {}\n", device.description))?;
         say(out, format_args!("{:<18} {:<28} {:<44} {:>9} {:>9}", "op", "size", "compared", "error", "bound"))?;

@@ -1,5 +1,6 @@
 //! `diem demo`: real images with three quarters of their pixels deleted, restored in a minute, without arguments.
 
+use super::device::{About, Job};
 use super::harmonic;
 use super::options::{DeviceOptions, count};
 use super::progress::{Progress, duration};
@@ -9,6 +10,7 @@ use crate::data::picture::{self, Tile};
 use crate::data::{Array, Checkpoint, Measured, Observations, Samples, atomic, corruption, images, npy};
 use crate::diffusion::samplers::Sampler;
 use crate::diffusion::{Model, Schedule};
+use crate::ops::Ops;
 use crate::ops::noise::{Purpose, Stream};
 use crate::posterior::Settings;
 use crate::run::moments::Moments;
@@ -66,10 +68,13 @@ impl Args {
     /// Deletes pixels, draws posterior samples, compares, and writes the picture.
     ///
     /// # Errors
-    /// In one line: a folder that is not a demo's or cannot be written.
+    /// In one line: a device that is not there or has failed, a folder that is not a demo's or cannot be written.
     pub fn run(&self, out: &mut dyn Write) -> Result<Outcome> {
+        self.device.run(Demo { args: self, out })
+    }
+
+    fn run_on<B: Ops>(&self, backend: &B, device: &About, out: &mut dyn Write) -> Result<Outcome> {
         self.claim()?;
-        let cpu = self.device.cpu()?;
         let path = |name: &str| self.out.join(name);
         atomic::write_bytes(&path("model.safetensors"), MODEL)?;
         atomic::write_bytes(&path("truth.npy"), IMAGES)?;
@@ -80,8 +85,8 @@ impl Args {
             corruption::observe(&path("observations.npz"), &truth, Measured::Mask(mask.clone()), NOISE, self.seed)?;
         observations.write()?;
         let checkpoint = Checkpoint::open(&path("model.safetensors"))?;
-        let model = Model::load(&cpu, &checkpoint, image, true)?;
-        say(out, format_args!("device: {}", self.device.describe(&cpu)))?;
+        let model = Model::load(backend, &checkpoint, image, true)?;
+        say(out, format_args!("device: {}", device.description))?;
         say(
             out,
             "model: a small U-Net trained in PyTorch on clean Fashion-MNIST, until this project has learned its own",
@@ -94,7 +99,7 @@ impl Args {
         let posterior = PosteriorOf { observations: &observations, draws: self.draws, settings, prior: None };
         let stream = Stream::new(self.seed, Purpose::Start);
         let posterior = Some(posterior);
-        let sampling = Sampling { backend: &cpu, model: &model, plan: &plan, stream, image, posterior, operator: None };
+        let sampling = Sampling { backend, model: &model, plan: &plan, stream, image, posterior, operator: None };
         let start = Instant::now();
         let (samples, breakdowns) = self.draw(&sampling)?;
         let time = start.elapsed();
@@ -133,12 +138,12 @@ impl Args {
     }
 
     /// All samples, a few at a time, and the number of solves that broke down.
-    fn draw(&self, sampling: &Sampling<'_, crate::backend::cpu::Cpu>) -> Result<(Samples<f32>, u64)> {
-        let total = self.images * self.draws;
+    fn draw<B: Ops>(&self, sampling: &Sampling<'_, B>) -> Result<(Samples<f32>, u64)> {
+        let (total, batch) = (self.images * self.draws, sampling.backend.capacity().samples);
         let mut progress = Progress::new(total, 0);
         let (mut x, mut breakdowns) = (Vec::new(), 0);
-        for first in (0..total).step_by(BATCH) {
-            let range = first..(first + BATCH).min(total);
+        for first in (0..total).step_by(batch) {
+            let range = first..(first + batch).min(total);
             let len = range.len() as f64;
             let drawn = sampling.draw(range, &mut |share| progress.update(first as f64 + len * share))?;
             x.extend(drawn.x);
@@ -149,8 +154,16 @@ impl Args {
     }
 }
 
-/// Samples at a time.
-const BATCH: usize = 16;
+struct Demo<'a> {
+    args: &'a Args,
+    out: &'a mut dyn Write,
+}
+
+impl Job for Demo<'_> {
+    fn run<B: Ops>(self, backend: &B, device: &About) -> Result<Outcome> {
+        self.args.run_on(backend, device, self.out)
+    }
+}
 
 fn npy_write(path: &Path, x: &Samples<f32>) -> Result<()> {
     let Shape { n, h, w, c } = x.shape;

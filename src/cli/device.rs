@@ -3,7 +3,7 @@
 use super::options::{Device, DeviceOptions, Precision};
 use crate::backend::cpu::{Cpu, Options, simd::Isa};
 use crate::backend::cuda::{self, Cuda, Dtype, cudarc};
-use crate::ops::Ops;
+use crate::ops::TrainingOps;
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ pub trait Job {
     ///
     /// # Errors
     /// Its own, in one line.
-    fn run<B: Ops>(self, backend: &B, device: &About) -> Result<super::Outcome>;
+    fn run<B: TrainingOps>(self, backend: &B, device: &About) -> Result<super::Outcome>;
 }
 
 /// What there is to say about a device.
@@ -89,7 +89,7 @@ impl DeviceOptions {
     pub fn description(&self) -> Result<String> {
         struct Describe(String);
         impl Job for &mut Describe {
-            fn run<B: Ops>(self, _: &B, device: &About) -> Result<super::Outcome> {
+            fn run<B: TrainingOps>(self, _: &B, device: &About) -> Result<super::Outcome> {
                 self.0.clone_from(&device.description);
                 Ok(super::Outcome::Done)
             }

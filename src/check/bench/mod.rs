@@ -7,7 +7,7 @@ use super::case::{At, Case, Once, Probe, Work, draw, draw_dy, upload};
 use super::{Visitor, cases};
 use crate::Result;
 use crate::backend::Keep;
-use crate::ops::Ops;
+use crate::ops::TrainingOps;
 use std::time::{Duration, Instant};
 
 /// One line of the table that `diem bench` prints.
@@ -56,7 +56,7 @@ impl BenchRow {
 ///
 /// # Errors
 /// When the device has failed.
-pub fn run<B: Ops>(filter: &str, seed: u64, backend: &B, row: impl FnMut(BenchRow)) -> Result<()> {
+pub fn run<B: TrainingOps>(filter: &str, seed: u64, backend: &B, row: impl FnMut(BenchRow)) -> Result<()> {
     cases::large(&mut Timings { filter, seed, backend, row })
 }
 
@@ -67,7 +67,7 @@ struct Timings<'a, B, F> {
     row: F,
 }
 
-impl<B: Ops, F: FnMut(BenchRow)> Visitor for Timings<'_, B, F> {
+impl<B: TrainingOps, F: FnMut(BenchRow)> Visitor for Timings<'_, B, F> {
     fn visit(&mut self, case: impl Case) -> Result<()> {
         if case.matches(self.filter) {
             time(&case, self.backend, self.seed)?.into_iter().for_each(&mut self.row);
@@ -77,7 +77,7 @@ impl<B: Ops, F: FnMut(BenchRow)> Visitor for Timings<'_, B, F> {
 }
 
 /// Times what `case` calls: first without parameter gradients, then what it calls only for them.
-fn time<C: Case, B: Ops>(case: &C, backend: &B, seed: u64) -> Result<Vec<BenchRow>> {
+fn time<C: Case, B: TrainingOps>(case: &C, backend: &B, seed: u64) -> Result<Vec<BenchRow>> {
     let inputs = case.inputs();
     let x = &upload(backend, &inputs, &draw(&inputs, seed));
     let y = case.run(At { backend, x, dy: None, keep: Keep::Nothing }, &mut Once)?.values.swap_remove(0).1;
@@ -110,7 +110,7 @@ struct Stopwatch<'a, B> {
     calls: Vec<(&'static str, Work, f64)>,
 }
 
-impl<B: Ops> Probe for Stopwatch<'_, B> {
+impl<B: TrainingOps> Probe for Stopwatch<'_, B> {
     fn call<T>(&mut self, what: &'static str, work: Work, mut f: impl FnMut() -> T) -> T {
         let mut result = f();
         if self.calls.iter().all(|call| call.0 != what) {

@@ -8,6 +8,7 @@ mod maps;
 mod networks;
 mod norm;
 mod pointwise;
+mod training;
 mod vectors;
 
 use super::Visitor;
@@ -27,6 +28,7 @@ pub fn small(to: &mut impl Visitor) -> Result<()> {
     embedding::small(to)?;
     maps::small(to)?;
     vectors::small(to)?;
+    training::small(to)?;
     networks::small(to)?;
     Ok(())
 }
@@ -43,6 +45,7 @@ pub fn large(to: &mut impl Visitor) -> Result<()> {
     blocks::large(to)?;
     maps::large(to)?;
     vectors::large(to)?;
+    training::large(to)?;
     Ok(())
 }
 
