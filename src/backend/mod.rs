@@ -128,6 +128,15 @@ pub struct Capacity {
     pub own: bool,
 }
 
+/// What the kernels of a device take at most; whoever reads a file or an option asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Elements of an array.
+    pub elements: usize,
+    /// Channels of an attention head.
+    pub head: usize,
+}
+
 /// A device: arrays, and memory for them.
 ///
 /// Work may be queued: an op returns before it is done, and an error of the device is latched and reported by the next
@@ -173,6 +182,10 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn memory(&self) -> MemoryStats;
     /// How much it does at a time.
     fn capacity(&self) -> Capacity;
+    /// What its kernels take at most.
+    fn limits(&self) -> Limits {
+        Limits { elements: usize::MAX, head: usize::MAX }
+    }
 
     /// Does `step(0)`, .., `step(count - 1)` in this order; `done` is told after each how many are done.
     ///

@@ -131,10 +131,14 @@ struct Call<'a, B: Ops> {
 impl<B: Ops> Call<'_, B> {
     /// The value, and the VJP if there is a u, batch by batch.
     fn all(&self) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
-        let shape = self.x_t.shape;
+        let (shape, elements) = (self.x_t.shape, self.loaded.largest_array());
+        let probe = || self.batch(0..1).map(drop);
         let size = match self.options.batch {
-            BatchSize::Of(size) => size,
-            BatchSize::Auto => batch_size::automatic(self.backend, shape.n, || self.batch(0..1).map(drop))?.size,
+            BatchSize::Of(size) => {
+                batch_size::check(self.backend, size.min(shape.n), elements, probe)?;
+                size
+            }
+            BatchSize::Auto => batch_size::automatic(self.backend, shape.n, elements, probe)?.size,
         };
         let mut x_hat = vec![f32::NAN; shape.len()];
         let mut g = self.u.map(|_| x_hat.clone());

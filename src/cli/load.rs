@@ -66,6 +66,12 @@ impl<B: Ops> Loaded<B> {
         sampler.plan(Schedule::new(metadata.sigma_min, metadata.sigma_max)?, steps)
     }
 
+    /// Elements of the largest array that a sample needs.
+    pub fn largest_array(&self) -> usize {
+        let measured = self.observations.as_ref().map_or(0, |observations| observations.y().shape.row());
+        self.model.metadata().largest_array(self.image).max(measured)
+    }
+
     /// How the observations are taken into account, `draws` samples each.
     pub fn posterior(&self, settings: Settings, draws: usize) -> Option<PosteriorOf<'_>> {
         let prior = self.prior.as_ref().map(|(gaussian, _)| gaussian).or(self.model.prior());

@@ -93,7 +93,7 @@ impl Args {
             posterior: loaded.posterior(settings, draws),
             operator: loaded.operator.as_ref(),
         };
-        self.draw(&sampling, &mut folder, shape, out)?;
+        self.draw(&sampling, &mut folder, shape, loaded.largest_array(), out)?;
 
         if draws > 1 {
             results::write_moments(&folder, shape, draws)?;
@@ -120,6 +120,7 @@ impl Args {
         sampling: &Sampling<'_, B>,
         folder: &mut Folder,
         shape: Shape,
+        elements: usize,
         out: &mut dyn Write,
     ) -> Result<()> {
         let (total, done) = (shape.n, folder.done());
@@ -129,12 +130,12 @@ impl Args {
         let size = match self.batch {
             _ if done == total => return Ok(()),
             BatchSize::Of(size) => {
-                batch_size::check(sampling.backend, size.min(total - done), || sampling.probe())?;
+                batch_size::check(sampling.backend, size.min(total - done), elements, || sampling.probe())?;
                 size
             }
             BatchSize::Auto => {
                 let Prediction { size, bytes } =
-                    batch_size::automatic(sampling.backend, total - done, || sampling.probe())?;
+                    batch_size::automatic(sampling.backend, total - done, elements, || sampling.probe())?;
                 say(out, format_args!("batch: {size} samples at a time, {:.2} GiB", bytes as f64 / GIB))?;
                 size
             }

@@ -32,9 +32,10 @@ impl<B: Ops> Model<B> {
     /// forwards only: enough for samples of the prior, with half the memory.
     ///
     /// # Errors
-    /// When the model does not take such samples, or its Gaussian is not one.
+    /// When the model does not take such samples, the device does not compute it, or its Gaussian is not one.
     pub fn load(backend: &B, checkpoint: &Checkpoint, image: Shape, vjp: bool) -> Result<Self> {
         checkpoint.check_image(image)?;
+        checkpoint.check_limits(backend.limits(), image)?;
         let metadata = checkpoint.metadata().clone();
         let place = |tensor| format!("{}: tensor {tensor}", checkpoint.path().display());
         let mean = checkpoint.mean();
@@ -67,11 +68,12 @@ impl<B: Ops> Model<B> {
     /// An untrained U-Net with the paper's initialisation.
     ///
     /// # Errors
-    /// When there is no such network, or it does not take samples of the extents `image`.
+    /// When there is no such network, it does not take samples of the extents `image`, or the device does not compute it.
     pub fn initial(backend: &B, config: UNetConfig, image: Shape, vjp: bool, seed: u64) -> Result<Self> {
         let metadata = Metadata::new(Kind::UNet(config.clone()));
         metadata.validate()?;
         metadata.check_image(image)?;
+        metadata.check_limits(backend.limits(), image)?;
         let layout = config.layout();
         let values = |id| backend.upload(Shape::flat(layout[id].len()), &nn::initial(&layout, id, seed));
         let network = UNet::new(backend, &config, (image.h, image.w), vjp, values);

@@ -125,6 +125,13 @@ impl UNetConfig {
         self.patch << (self.levels() - 1)
     }
 
+    /// Elements of the largest activation for an image of `h` x `w` pixels: those of a level, or its queries, keys and values.
+    pub fn largest_activation(&self, h: usize, w: usize) -> usize {
+        let (h, w) = (h / self.patch, w / self.patch);
+        let level = |(i, c): (usize, &usize)| (h >> i) * (w >> i) * if self.heads(i) > 0 { 3 * c } else { *c };
+        self.channels.iter().enumerate().map(level).max().unwrap_or(0)
+    }
+
     /// Its parameters.
     pub fn layout(&self) -> Layout {
         let mut layout = Layout::default();

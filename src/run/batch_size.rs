@@ -12,24 +12,36 @@ pub struct Prediction {
     pub bytes: usize,
 }
 
-/// The size of the batches in which `missing` samples are computed, all alike as far as possible. `probe` computes one, to see
-/// what memory it takes.
+/// The size of the batches in which `missing` samples are computed, all alike as far as possible. The largest array of a sample
+/// has `elements`; `probe` computes one sample, to see what memory it takes.
 ///
 /// # Errors
 /// Those of `probe`.
-pub fn automatic<B: Backend>(backend: &B, missing: usize, probe: impl FnOnce() -> Result<()>) -> Result<Prediction> {
+pub fn automatic<B: Backend>(
+    backend: &B,
+    missing: usize,
+    elements: usize,
+    probe: impl FnOnce() -> Result<()>,
+) -> Result<Prediction> {
     let capacity = backend.capacity();
     let need = Need::of(backend, probe)?;
-    let largest = need.fitting(capacity.bytes).clamp(1, capacity.samples).min(missing.max(1));
+    let most = capacity.samples.min(backend.limits().elements / elements).min(missing).max(1);
+    let largest = need.fitting(capacity.bytes).clamp(1, most);
     let size = missing.div_ceil(missing.div_ceil(largest).max(1)).max(1);
     Ok(Prediction { size, bytes: need.bytes(size) })
 }
 
-/// Checks that a batch of `size` samples fits a device that has its own memory; `probe` as for [`automatic`].
+/// Checks that a device takes a batch of `size` samples, and that they fit its own memory where it has one; the rest as for
+/// [`automatic`].
 ///
 /// # Errors
 /// When it does not fit: what it needs, and what would fit. Those of `probe`.
-pub fn check<B: Backend>(backend: &B, size: usize, probe: impl FnOnce() -> Result<()>) -> Result<()> {
+pub fn check<B: Backend>(backend: &B, size: usize, elements: usize, probe: impl FnOnce() -> Result<()>) -> Result<()> {
+    let most = backend.limits().elements / elements;
+    if size > most {
+        let expected = format!("at most {most}, for arrays of {} elements on this device", backend.limits().elements);
+        return Err(Error::mismatch("--batch", expected, size));
+    }
     let capacity = backend.capacity();
     if !capacity.own || size == 1 {
         return Ok(());

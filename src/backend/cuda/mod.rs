@@ -21,7 +21,7 @@ pub use driver::{Args, Launch};
 pub use scalar::{Scalar, Scalars, Word};
 pub use tensor::{CudaTensor, Dtype};
 
-use super::{Array, Backend, Capacity, MemoryStats, Real, Shape};
+use super::{Array, Backend, Capacity, Limits, MemoryStats, Real, Shape};
 use crate::{Error, Result};
 use driver::Driver;
 use record::{Recorder, Slots};
@@ -271,6 +271,9 @@ impl Backend for Cuda {
     fn capacity(&self) -> Capacity {
         let free = self.driver.free_memory().unwrap_or(0);
         Capacity { samples: 256, bytes: free / 10 * 9, own: true }
+    }
+    fn limits(&self) -> Limits {
+        Limits { elements: (1 << 31) - 1, head: crate::ops::attention::cuda::WIDEST }
     }
 }
 

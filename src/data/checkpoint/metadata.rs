@@ -1,6 +1,6 @@
 //! What a checkpoint says about itself: the JSON object under the metadata key `diem`.
 
-use crate::backend::Shape;
+use crate::backend::{Limits, Shape};
 use crate::nn::{Layout, MlpConfig, UNetConfig};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -108,6 +108,48 @@ impl Metadata {
             (_, Some(h), Some(w)) => Some(Shape::new(1, h, w, self.channels())),
             _ => None,
         }
+    }
+
+    /// Elements of the largest array that the model computes for a sample of the extents of `x`.
+    pub fn largest_array(&self, x: Shape) -> usize {
+        let network = match &self.kind {
+            Kind::UNet(config) => config.largest_activation(x.h, x.w),
+            Kind::Mlp(config) => config.widths().map(|(inputs, outputs)| inputs.max(outputs)).max().unwrap_or(0),
+            Kind::Gaussian { .. } => 0,
+        };
+        network.max(x.row())
+    }
+
+    /// Whether a device with these limits computes the model for a sample of the extents of `x`.
+    ///
+    /// # Errors
+    /// Names the entry, the tensor or the image that is too large, and the limit.
+    pub fn check_limits(&self, limits: Limits, x: Shape) -> Result<()> {
+        if let Kind::UNet(config) = &self.kind {
+            for (i, &c) in config.channels.iter().enumerate().filter(|&(i, _)| config.heads(i) > 0) {
+                let (least, heads) = (c.div_ceil(limits.head), config.heads(i));
+                if heads < least {
+                    let expected = format_args!(
+                        "at least {least} at {c} channels (this device's kernels hold {} of a head)",
+                        limits.head
+                    );
+                    return Err(Error::mismatch("heads", expected, heads));
+                }
+            }
+        }
+        // packed, a layer may take almost twice its parameters: a merge has 16 taps for 9
+        let layout = self.layout();
+        if let Some(spec) = layout.specs().iter().find(|spec| spec.len() > limits.elements / 2) {
+            let expected = format_args!("at most {} parameters on this device", limits.elements / 2);
+            return Err(Error::mismatch(format_args!("tensor net.{}", spec.name), expected, spec.len()));
+        }
+        let largest = self.largest_array(x);
+        if largest > limits.elements {
+            let expected = format_args!("at most {} elements in an array on this device", limits.elements);
+            let found = format_args!("{} x {}, {largest} elements in a layer", x.h, x.w);
+            return Err(Error::mismatch("image for this model", expected, found));
+        }
+        Ok(())
     }
 
     /// Whether the model takes samples of the extents of `x`, whatever their number.

@@ -6,7 +6,7 @@ mod tensors;
 pub use metadata::{Kind, Metadata};
 
 use super::atomic;
-use crate::backend::{Backend, Shape};
+use crate::backend::{Backend, Limits, Shape};
 use crate::nn::ParamSpec;
 use crate::{Error, Result};
 use memmap2::Mmap;
@@ -71,7 +71,17 @@ impl Checkpoint {
     /// # Errors
     /// Names the file and the extent that does not fit.
     pub fn check_image(&self, x: Shape) -> Result<()> {
-        self.metadata.check_image(x).map_err(|e| within(self.path.display().to_string(), e))
+        self.within(self.metadata.check_image(x))
+    }
+    /// Whether a device with these limits computes the model for a sample of the extents of `x`.
+    ///
+    /// # Errors
+    /// Names the file and the entry, the tensor or the image that is too large.
+    pub fn check_limits(&self, limits: Limits, x: Shape) -> Result<()> {
+        self.within(self.metadata.check_limits(limits, x))
+    }
+    fn within(&self, result: Result<()>) -> Result<()> {
+        result.map_err(|e| within(self.path.display().to_string(), e))
     }
     /// The values of a parameter of the network, on a device, flat.
     pub fn parameter<B: Backend>(&self, backend: &B, spec: &ParamSpec) -> B::Tensor {

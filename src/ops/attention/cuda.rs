@@ -4,6 +4,9 @@ use super::Attention;
 use crate::backend::cuda::{Args, Cuda, CudaTensor, Dtype, Launch};
 use crate::backend::{Array, Backend, Keep, Shape};
 
+/// Channels of the widest head that the kernels hold.
+pub(crate) const WIDEST: usize = 128;
+
 /// What the VJP needs.
 pub struct CudaAttention {
     qkv: CudaTensor, // (N, H, W, 3 C)
@@ -27,7 +30,7 @@ macro_rules! names {
 impl Kernels {
     /// For heads of `d` channels.
     fn of(d: usize, dtype: Dtype) -> Self {
-        assert!(d <= 128, "heads of {d} channels; the kernels hold 128");
+        assert!(d <= WIDEST, "heads of {d} channels; the kernels hold {WIDEST}");
         if dtype == Dtype::Bf16 && d.is_multiple_of(8) {
             return match d {
                 ..=16 => Self::tensor_cores(names!("bf16_d16"), 16),
