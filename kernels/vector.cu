@@ -8,9 +8,11 @@
 //   row_dot                           z_n = <x_n, y_n>, summed in f64
 //   rows_finite, note_nonfinite       whether row n is finite; in which step it was first seen not to be
 //   gather_rows                       y_n = x_{index[n]}
+//   pick_rows                         y_k = row n of x_k, for up to 128 arrays x_k of any row
 //
 // Shapes: x, y, z (N, D), D = H W C, `row` in the arguments; `a` has a_rows = 1 or N values; n = N D, below 2^31.
-// Launch: one-dimensional grids of 256 threads, one thread for 16 bytes, or one block for a row where a row is reduced.
+// Launch: one-dimensional grids of 256 threads, one thread for 16 bytes, or one block for a row where a row is reduced;
+// pick_rows: a column of blocks for each array, by the longest row.
 // Bytes: each array once. Shared memory: one number per warp. No more than 40 registers.
 // Order of sums: a thread adds what lies 256 accesses apart, then a fixed tree; it depends on D alone.
 #include "rows.cuh"
@@ -156,6 +158,24 @@ static __device__ void gather_rows(T *y, const T *x, const uint32_t *index, uint
   KERNEL_ENTRY(name)
 GATHER_ROWS(vector_gather_rows_f32, float)
 GATHER_ROWS(vector_gather_rows_bf16, bf16)
+
+struct Picked {
+  const float *x[128]; // (N, row) each
+  float *y[128];       // (1, row) each
+  uint32_t row[128];
+};
+
+extern "C" __global__ void vector_pick_rows_f32(Picked arrays, Word n) {
+  const uint32_t row = arrays.row[blockIdx.y];
+  const float *x = arrays.x[blockIdx.y] + (size_t)n.get() * row;
+  float *y = arrays.y[blockIdx.y];
+  each_group<float>(row, row, [=](auto width, uint32_t i) {
+    float value[W];
+    load(value, x + i);
+    store(y + i, value);
+  });
+}
+KERNEL_ENTRY(vector_pick_rows_f32)
 
 // ------------------------------------------------------------------------------------------- one block per row
 extern "C" __global__ void __launch_bounds__(kRowThreads)

@@ -9,7 +9,7 @@ use crate::backend::Shape;
 use crate::data::picture::{self, Tile};
 use crate::data::{Array, Checkpoint, Measured, Observations, Samples, atomic, corruption, images, npy};
 use crate::diffusion::samplers::Sampler;
-use crate::diffusion::{Model, Schedule};
+use crate::diffusion::{Model, Schedule, Tabulated};
 use crate::ops::Ops;
 use crate::ops::noise::{Purpose, Stream};
 use crate::posterior::Settings;
@@ -98,6 +98,7 @@ impl Args {
         let settings = Settings { iterations: ITERATIONS, ..Settings::default() };
         let posterior = PosteriorOf { observations: &observations, draws: self.draws, settings, prior: None };
         let stream = Stream::new(self.seed, Purpose::Start);
+        let model = Tabulated::new(backend, &model, &plan);
         let posterior = Some(posterior);
         let sampling = Sampling { backend, model: &model, plan: &plan, stream, image, posterior, operator: None };
         let start = Instant::now();

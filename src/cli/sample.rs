@@ -9,6 +9,7 @@ use super::progress::{Progress, duration};
 use super::{Outcome, say};
 use crate::backend::Shape;
 use crate::data::Measured;
+use crate::diffusion::Tabulated;
 use crate::diffusion::samplers::Sampler;
 use crate::ops::Ops;
 use crate::ops::noise::{Purpose, Stream};
@@ -84,9 +85,10 @@ impl Args {
             }
         };
         say(out, format_args!("device: {}", device.description))?;
+        let model = Tabulated::new(backend, &loaded.model, &plan);
         let sampling = Sampling {
             backend,
-            model: &loaded.model,
+            model: &model,
             plan: &plan,
             stream: Stream::new(self.seed, Purpose::Start),
             image: loaded.image,

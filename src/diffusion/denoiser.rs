@@ -1,5 +1,6 @@
 //! The denoiser d(x_t, σ) ≈ E\[x | x_t\], its VJP, and what a sampler asks for.
 
+use super::table::Tabulate;
 use crate::Result;
 use crate::backend::{Backend, Keep};
 use crate::nn::{Network, NonFinite};
@@ -74,6 +75,16 @@ impl<B: Precondition, N: Network<B>> Denoiser<B> for Preconditioned<N> {
     fn locate_nonfinite(&self, backend: &B, x_t: &B::Tensor, condition: &Self::Condition) -> Result<Option<NonFinite>> {
         let input = backend.precondition_input(x_t, &condition.sigma);
         self.0.locate_nonfinite(backend, &input, &condition.network)
+    }
+}
+
+impl<B: Precondition, N: Network<B>> Tabulate<B> for Preconditioned<N> {
+    fn picked(&self) -> usize {
+        self.0.condition_len()
+    }
+    fn pick(&self, backend: &B, all: &Self::Condition, i: usize) -> Self::Condition {
+        let network = self.0.pick_condition(backend, &all.network, i);
+        PreconditionedCondition { sigma: vec![all.sigma[i]], network }
     }
 }
 

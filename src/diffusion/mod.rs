@@ -7,6 +7,7 @@ pub mod model;
 pub mod propagate;
 pub mod samplers;
 pub mod schedule;
+pub mod table;
 
 pub use denoiser::{Denoiser, Estimator, Prior};
 pub use gaussian::Gaussian;
@@ -14,3 +15,4 @@ pub use mixture::Mixture;
 pub use model::Model;
 pub use samplers::{Plan, Sampler};
 pub use schedule::Schedule;
+pub use table::Tabulated;

@@ -2,6 +2,7 @@
 
 use super::denoiser::{Denoiser, Preconditioned, PreconditionedCondition};
 use super::gaussian::{Gaussian, GaussianCondition};
+use super::table::Tabulate;
 use crate::backend::{Keep, Shape};
 use crate::data::Checkpoint;
 use crate::data::checkpoint::{Kind, Metadata};
@@ -161,6 +162,22 @@ impl<B: Ops> Denoiser<B> for Model<B> {
             (Kinds::Mlp(d), Kinds::Mlp(condition)) => d.locate_nonfinite(backend, x_t, condition),
             (Kinds::Gaussian(d), Kinds::Gaussian(condition)) => d.locate_nonfinite(backend, x_t, condition),
             _ => unreachable!("the condition is of a model of another kind"),
+        }
+    }
+}
+
+impl<B: Ops> Tabulate<B> for Model<B> {
+    fn picked(&self) -> usize {
+        match &self.denoiser {
+            Kinds::UNet(d) => d.picked(),
+            Kinds::Mlp(_) | Kinds::Gaussian(_) => 0, // one kernel, as a pick is; matrices of the host
+        }
+    }
+    fn pick(&self, backend: &B, all: &Self::Condition, i: usize) -> Self::Condition {
+        match (&self.denoiser, all) {
+            (Kinds::UNet(d), Kinds::UNet(all)) => Kinds::UNet(d.pick(backend, all, i)),
+            (Kinds::Mlp(d), Kinds::Mlp(all)) => Kinds::Mlp(d.pick(backend, all, i)),
+            _ => unreachable!("the table is of a model of another kind"),
         }
     }
 }

@@ -56,6 +56,12 @@ impl<B: Ops> Network<B> for Mlp<B> {
     fn condition(&self, backend: &B, log_sigma: &[f64], _keep: Keep) -> Self::Condition {
         backend.noise_embedding_forward(log_sigma, self.config.emb)
     }
+    fn condition_len(&self) -> usize {
+        self.config.emb
+    }
+    fn pick_condition(&self, backend: &B, all: &Self::Condition, i: usize) -> Self::Condition {
+        backend.gather_rows(all, &[i])
+    }
     fn forward(
         &self,
         backend: &B,

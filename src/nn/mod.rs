@@ -29,6 +29,10 @@ pub trait Network<B: Backend>: Send + Sync {
 
     /// The condition of `log_sigma`: one value for all samples, or one for each. `Keep::All` for parameter gradients.
     fn condition(&self, backend: &B, log_sigma: &[f64], keep: Keep) -> Self::Condition;
+    /// Elements of the condition of one noise level.
+    fn condition_len(&self) -> usize;
+    /// The condition of noise level `i` of those of `all`, without what parameter gradients need.
+    fn pick_condition(&self, backend: &B, all: &Self::Condition, i: usize) -> Self::Condition;
     /// The value, and what was kept (`None` for `Keep::Nothing`).
     fn forward(
         &self,

@@ -304,6 +304,16 @@ impl<B: Ops> Network<B> for UNet<B> {
             .then(|| ConditionSaved { embedding, modulations: saved.into_iter().flatten().collect() });
         UNetCondition { modulations, saved }
     }
+    fn condition_len(&self) -> usize {
+        let levels = self.down.iter().chain(&self.up).zip(self.config.channels.iter().cycle());
+        levels.map(|(level, c)| level.blocks.len() * (3 + 2) * c).sum() // abc and gates
+    }
+    fn pick_condition(&self, backend: &B, all: &Self::Condition, i: usize) -> Self::Condition {
+        let arrays: Vec<_> = all.modulations.iter().flat_map(|m| [&m.abc, &m.gates]).collect();
+        let mut rows = backend.pick_rows(&arrays, i).into_iter();
+        let modulations = std::iter::from_fn(|| Some(Modulation { abc: rows.next()?, gates: rows.next()? }));
+        UNetCondition { modulations: modulations.collect(), saved: None }
+    }
     fn forward(
         &self,
         backend: &B,

@@ -5,7 +5,7 @@ use crate::Result;
 use crate::backend::{Keep, Shape};
 use crate::data::Observations;
 use crate::diffusion::samplers::{self, Plan};
-use crate::diffusion::{Denoiser, Estimator, Gaussian, Model, Prior};
+use crate::diffusion::{Denoiser, Estimator, Gaussian, Model, Prior, Tabulated};
 use crate::operators::Operator;
 use crate::ops::Ops;
 use crate::ops::noise::Stream;
@@ -21,8 +21,8 @@ const DIAGNOSED: usize = 4;
 pub struct Sampling<'a, B: Ops> {
     /// The device.
     pub backend: &'a B,
-    /// d.
-    pub model: &'a Model<B>,
+    /// d, with its table for the noise levels of `plan`.
+    pub model: &'a Tabulated<'a, B, Model<B>>,
     /// The reverse process.
     pub plan: &'a Plan,
     /// The seed, and which lap of EM this is.
@@ -122,9 +122,10 @@ impl<B: Ops> Sampling<'_, B> {
         progress: &mut dyn FnMut(f64),
     ) -> Result<(Vec<f32>, Vec<Failure>)> {
         let samples: Vec<u32> = range.map(|k| k as u32).collect();
-        let mut watched = Watched { estimator, watch, model: self.model, layers: vec![None; samples.len()] };
+        let model = self.model.denoiser();
+        let mut watched = Watched { estimator, watch, model, layers: vec![None; samples.len()] };
         let shape = self.image.with_n(samples.len());
-        let mean = self.model.mean().map(|mean| self.backend.upload(self.image.with_n(1), mean));
+        let mean = model.mean().map(|mean| self.backend.upload(self.image.with_n(1), mean));
         let x_1 = samplers::start(self.backend, self.plan, mean.as_ref(), shape, self.stream, &samples);
         let calls = self.plan.calls() as f64;
         let draws = samplers::sample(self.backend, &mut watched, self.plan, x_1, self.stream, &samples, &mut |done| {

@@ -6,10 +6,10 @@ use diem::backend::cuda::emulated::Config;
 use diem::backend::cuda::{Cuda, Dtype};
 use diem::backend::reference::Reference;
 use diem::backend::{Backend, Keep, Shape};
-use diem::diffusion::Denoiser;
 use diem::diffusion::denoiser::Preconditioned;
 use diem::diffusion::samplers::{Sampler, sample, start};
 use diem::diffusion::schedule::Schedule;
+use diem::diffusion::{Denoiser, Tabulated};
 use diem::nn::{UNet, UNetConfig};
 use diem::operators::{Measurement, PixelMask};
 use diem::ops::noise::{Purpose, Stream};
@@ -20,6 +20,7 @@ use diem::posterior::{Covariance, Mmps};
 
 const IMAGE: Shape = Shape::new(3, 8, 8, 3);
 const SIGMA: f64 = 0.7;
+const STEPS: usize = 4;
 
 fn device(precision: Dtype, record: bool) -> Cuda {
     counted(Place::or_emulated(Config { os_threads: 0, ..Config::default() }), precision, record)
@@ -90,16 +91,18 @@ fn a_sample_has_the_same_bits_in_any_batch() {
     }
 }
 
-/// Posterior draws by MMPS with two CG iterations; `progress` is told as by [`sample`].
-fn posterior(backend: &Cuda, progress: &mut dyn FnMut(usize)) -> Vec<f64> {
-    let denoiser = denoiser(backend);
+/// Posterior draws by MMPS with two CG iterations; `progress` is told as by [`sample`]. Where the backend records, modulations
+/// come from a table.
+fn posterior(backend: &Cuda, sampler: Sampler, progress: &mut dyn FnMut(usize)) -> Vec<f64> {
+    let plan = sampler.plan(Schedule::new(1e-2, 1e1).unwrap(), STEPS).unwrap();
+    let network = denoiser(backend);
+    let denoiser = Tabulated::new(backend, &network, &plan);
     let mask: Vec<f64> = (0..IMAGE.pixels()).map(|i| f64::from(i % 3 == 0)).collect();
     let mask = backend.upload(IMAGE.with_n(1).with_c(1), &mask);
     let operator = Box::new(PixelMask::new(mask, IMAGE).unwrap());
     let measurement = Measurement::new(backend, &normal(backend, IMAGE, 2), &[0.05], operator).unwrap();
     let solver = Solver { krylov: Krylov::Cg, iterations: 2, rtol: 1e-3 };
     let mut mmps = Mmps::new(backend, &denoiser, &measurement, solver, Covariance::Tweedie);
-    let plan = Sampler::TwoMSde.plan(Schedule::new(1e-2, 1e1).unwrap(), 4).unwrap();
     let (run, samples) = (Stream::new(3, Purpose::Start), [7, 8, 9]);
     let x_1 = start(backend, &plan, None, IMAGE, run, &samples);
     let draws = sample(backend, &mut mmps, &plan, x_1, run, &samples, progress).unwrap();
@@ -109,9 +112,9 @@ fn posterior(backend: &Cuda, progress: &mut dyn FnMut(usize)) -> Vec<f64> {
 #[test]
 fn replayed_posterior_steps_have_the_bits_of_eager_ones() {
     let (eager, recorded) = (device(Dtype::Bf16, false), device(Dtype::Bf16, true));
-    let expected = posterior(&eager, &mut |_| ());
+    let expected = posterior(&eager, Sampler::TwoMSde, &mut |_| ());
     let mut counters = Vec::new();
-    let found = posterior(&recorded, &mut |_| counters.push(recorded.driver().counters()));
+    let found = posterior(&recorded, Sampler::TwoMSde, &mut |_| counters.push(recorded.driver().counters()));
     assert!(expected.iter().all(|x| x.is_finite()));
     assert_eq!(found, expected);
     let (second, last) = (counters[1], counters[3]);
@@ -121,4 +124,37 @@ fn replayed_posterior_steps_have_the_bits_of_eager_ones() {
         [second.allocations, second.synchronizations, second.launches],
         "nothing but graphs inside a step"
     );
+}
+
+/// A noise level that two steps share, as those of a corrector, is one row of the table.
+#[test]
+fn a_table_of_modulations_has_the_bits_of_those_computed_in_each_step() {
+    for precision in [Dtype::F32, Dtype::Bf16] {
+        let sampler = Sampler::Pc { corrections: 1, delta: 0.1 };
+        let expected = posterior(&device(precision, false), sampler, &mut |_| ());
+        assert!(expected.iter().all(|x| x.is_finite()));
+        assert_eq!(posterior(&device(precision, true), sampler, &mut |_| ()), expected, "{precision:?}");
+    }
+}
+
+#[test]
+fn a_table_saves_four_launches_a_block() {
+    let backend = device(Dtype::Bf16, true);
+    let network = denoiser(&backend);
+    let plan = Sampler::Ddpm.plan(Schedule::default(), STEPS).unwrap();
+    let table = Tabulated::new(&backend, &network, &plan);
+    let launches = |f: &dyn Fn()| {
+        let before = backend.driver().counters().launches;
+        f();
+        backend.driver().counters().launches - before
+    };
+    let sigma = [plan.updates[2].sigma];
+    let computed = launches(&|| drop(network.condition(&backend, &sigma, Keep::Input)));
+    let picked = launches(&|| drop(table.condition(&backend, &sigma, Keep::Input)));
+    // four residual and two attention blocks: an embedding, then two layers, SiLU and gates for each; the tests' pool poisons
+    // every array by one more launch
+    assert_eq!(computed, 2 * (1 + 6 * 4));
+    assert_eq!(picked, 1 + 6 * 2);
+    // at a noise level that it has not, the denoiser computes
+    assert_eq!(launches(&|| drop(table.condition(&backend, &[0.123], Keep::Input))), computed);
 }

@@ -21,6 +21,7 @@ const BUGS: &[(Bug, &str)] = &[
     (Bug::new("conv2d_sm90", "a buffer is filled while wgmma reads it", "wgmma_wait<1>();", "wgmma_wait<2>();"), "wgmma::convolutions_and_linear_layers"),
     (Bug::new("vector", "a sum is read before it is written", "scratch[threadIdx.x / 32] = v;\n  __syncthreads();", "scratch[threadIdx.x / 32] = v;"), "vector::dots_accumulate_in_f64"),
     (Bug::new("vector", "no tail of a copy", "GRID_STRIDE(i, words % 4) y[", "if (0) GRID_STRIDE(i, words % 4) y["), "vector::casts_copies_and_fills"),
+    (Bug::new("vector", "rows of the first array's length", "const uint32_t row = arrays.row[blockIdx.y];", "const uint32_t row = arrays.row[0];"), "vector::a_row_is_picked_from_many_arrays"),
     (Bug::new("cg", "scratch is written while the sum before is read", "v = warp_sum(v);\n  __syncthreads();", "v = warp_sum(v);"), "sampling::conjugate_gradient_iterations"),
     (Bug::new("cg", "a sample that stopped goes on", "if (*at.status != (float)kRunning) return;", ""), "sampling::conjugate_gradient_iterations"),
     (Bug::new("cg", "a direction that has lost conjugacy is followed", "pq > 0 && rq > 0 &&", "pq > 0 &&"), "sampling::conjugate_gradient_iterations"),

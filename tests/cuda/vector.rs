@@ -186,3 +186,15 @@ fn casts_copies_and_fills() {
         assert!(values(&b.alloc(shape)).iter().all(|x| x.is_nan()), "poisoned");
     }
 }
+
+#[test]
+fn a_row_is_picked_from_many_arrays() {
+    fn run<B: Vector>(b: &B, x: &[B::Tensor]) -> Vec<B::Tensor> {
+        // more arrays than one launch takes, of different rows
+        let arrays: Vec<_> = x.iter().cycle().take(131).collect();
+        b.pick_rows(&arrays, 2)
+    }
+    let shapes = [SHAPES[0], SHAPES[1], Shape::rows(5, 1), Shape::rows(3, 2048)];
+    let inputs: Vec<_> = shapes.into_iter().enumerate().map(|(slot, shape)| Input::f32(shape, slot)).collect();
+    agree(&inputs, Dtype::F32, 0.0, run, run);
+}

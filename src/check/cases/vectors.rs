@@ -46,6 +46,7 @@ impl Case for Vector {
             ("multiply", probe.call("multiply", pass(1.0, 2), || backend.multiply(x, shared))),
             ("row_dot", probe.call("row_dot", pass(2.0, 2), || backend.row_dot(x, x))),
             ("gather_rows", backend.gather_rows(x, &[self.x.n - 1, 0])),
+            ("pick_rows", backend.pick_rows(&[y, x], self.x.n - 1).swap_remove(1)),
         ];
         Ok(Outcome { values, gradients: Gradients::new() })
     }

@@ -16,6 +16,18 @@ struct Terms {
     a: [Scalar; TERMS],
 }
 
+/// Arrays of one launch of `vector_pick_rows`.
+const PICKED: usize = 128;
+
+/// As in the kernel.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Picked {
+    x: [u64; PICKED],
+    y: [u64; PICKED],
+    row: [u32; PICKED],
+}
+
 /// Panics unless `shared` has one row, or as many as `x`.
 fn assert_rows(x: Shape, shared: Shape) {
     assert!(shared.n == 1 || shared.n == x.n, "{shared:?} does not broadcast over the rows of {x:?}");
@@ -142,5 +154,25 @@ impl Vector for Cuda {
             args,
         ));
         y
+    }
+
+    fn pick_rows(&self, arrays: &[&CudaTensor], n: usize) -> Vec<CudaTensor> {
+        assert!(arrays.iter().all(|x| n < x.shape().n && x.dtype() == Dtype::F32), "row {n} of arrays in f32");
+        let rows: Vec<_> = arrays.iter().map(|x| self.alloc(x.shape().with_n(1))).collect();
+        for (arrays, rows) in arrays.chunks(PICKED).zip(rows.chunks(PICKED)) {
+            let mut picked = Picked { x: [0; PICKED], y: [0; PICKED], row: [0; PICKED] };
+            for (i, (x, y)) in arrays.iter().zip(rows).enumerate() {
+                (picked.x[i], picked.y[i], picked.row[i]) = (x.address(), y.address(), x.shape().row() as u32);
+            }
+            let longest = picked.row.into_iter().max().unwrap_or(0) as usize;
+            let mut launch = Launch::per_item(
+                "vector_pick_rows_f32",
+                longest.div_ceil(4),
+                Args::new().arg(picked).arg(self.word(n as u32)),
+            );
+            launch.grid[1] = arrays.len() as u32;
+            self.launch(launch);
+        }
+        rows
     }
 }

@@ -32,4 +32,8 @@ pub trait Vector: Backend {
     fn note_nonfinite(&self, first: &mut Self::Tensor, step: usize, x: &Self::Tensor);
     /// Rows `index` of `x`: (index.len(), H, W, C).
     fn gather_rows(&self, x: &Self::Tensor, index: &[usize]) -> Self::Tensor;
+    /// Row `n` of each array, (1, H, W, C).
+    fn pick_rows(&self, arrays: &[&Self::Tensor], n: usize) -> Vec<Self::Tensor> {
+        arrays.iter().map(|x| self.gather_rows(x, &[n])).collect()
+    }
 }
