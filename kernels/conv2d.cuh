@@ -61,7 +61,8 @@ enum Source { ALIGNED, MERGED, GATHERED };
 /// Pixel (n, p, q) of a phase.
 struct Pixel {
   int n, p, q;
-  __device__ __forceinline__ Pixel(const Phase &phase, int m)
+  __device__ __forceinline__ Pixel(int n, int p, int q) : n(n), p(p), q(q) {}
+  __device__ __forceinline__ Pixel(const Phase &phase, int m) // number m
       : n(m / (phase.h * phase.w)), p(m / phase.w % phase.h), q(m % phase.w) {}
 };
 
@@ -171,18 +172,20 @@ template <class T, int ROW, int BN, int THREADS> struct Weights {
   }
 };
 
-/// The pixel of the output that is number `m` of a phase.
-__device__ __forceinline__ int output_pixel(const Conv2dArgs &args, const Phase &phase, int m) {
-  if (args.step == 1) return m;
-  const Pixel o(phase, m);
+/// The pixel of the output that is pixel `o` of a phase; none is negative.
+__device__ __forceinline__ int output_pixel(const Conv2dArgs &args, const Phase &phase, const Pixel &o) {
+  if (o.n >= args.n || o.p >= phase.h || o.q >= phase.w) return -1;
   return (o.n * args.h + args.step * o.p + phase.a) * args.w + args.step * o.q + phase.b;
 }
+__device__ __forceinline__ int output_pixel(const Conv2dArgs &args, const Phase &phase, int m) {
+  if (args.step > 1) return output_pixel(args, phase, Pixel(phase, m));
+  return m < args.n * phase.h * phase.w ? m : -1;
+}
 
-/// Ends pixel `m` of a phase: `sum(group, i)` is the sum of channel c + 32 group + i, in 8 channels of each of the groups.
+/// Ends a pixel: `sum(group, i)` is the sum of channel c + 32 group + i, in 8 channels of each of the groups.
 template <class T, int GROUPS, class Epilogue, class F>
-__device__ __forceinline__ void finish(const Conv2dArgs &args, const EpilogueArgs &e, const Phase &phase, int m, int c, F sum) {
-  if (m >= args.n * phase.h * phase.w) return;
-  const int pixel = output_pixel(args, phase, m);
+__device__ __forceinline__ void finish(const Conv2dArgs &args, const EpilogueArgs &e, int pixel, int c, F sum) {
+  if (pixel < 0) return;
 #pragma unroll
   for (int group = 0; group < GROUPS; group++) {
     const Channels o{pixel, c + group * 32, args.c};

@@ -99,7 +99,7 @@ __device__ __forceinline__ void conv2d(const Conv2dArgs &args, const EpilogueArg
   for (int i = 0; i < MI; i++)
 #pragma unroll
     for (int h = 0; h < 2; h++)
-      finish<T, NI, Epilogue>(args, e, phase, m + 16 * i + 8 * h, c,
+      finish<T, NI, Epilogue>(args, e, output_pixel(args, phase, m + 16 * i + 8 * h), c,
                               [&](int group, int j) { return acc[i][4 * group + j / 2][2 * h + j % 2]; });
 }
 

@@ -93,6 +93,15 @@ PTX_FN void tma_load_2d(uint32_t dst, const TensorMap *m, uint32_t bar, int x, i
                ::"r"(dst), "l"(m), "r"(x), "r"(y), "r"(bar) : "memory");
 }
 
+PTX_FN void tma_load_4d(uint32_t dst, const TensorMap *m, uint32_t bar, int x, int y, int z, int w) {
+  asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];"
+               ::"r"(dst), "l"(m), "r"(x), "r"(y), "r"(z), "r"(w), "r"(bar) : "memory");
+}
+
+// Gives up and takes registers: the warpgroup's threads have N from here on.
+template <int N> PTX_FN void registers_dec() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
+template <int N> PTX_FN void registers_inc() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
+
 // Makes ordinary stores to shared memory visible to wgmma and TMA.
 PTX_FN void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 PTX_FN void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -135,6 +144,9 @@ void mbar_arrive(uint32_t b);
 void mbar_arrive_tx(uint32_t b, uint32_t tx);
 void mbar_wait(uint32_t b, uint32_t parity);
 void tma_load_2d(uint32_t dst, const TensorMap *m, uint32_t bar, int x, int y);
+void tma_load_4d(uint32_t dst, const TensorMap *m, uint32_t bar, int x, int y, int z, int w);
+template <int N> inline void registers_dec() {}
+template <int N> inline void registers_inc() {}
 void fence_proxy_async();
 void wgmma_fence();
 void wgmma_commit();

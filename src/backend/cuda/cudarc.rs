@@ -1,6 +1,6 @@
 //! CUDA's driver API, loaded when the program runs: it starts without a GPU, and works with any driver that is new enough.
 
-use super::driver::{Counters, Driver, Graph, Launch, Properties};
+use super::driver::{Boxes, Counters, Driver, Graph, Launch, Properties, TensorMap};
 use super::kernels::{self, BUILD};
 use crate::{Error, Result};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUfunction_attribute, CUresult};
@@ -325,6 +325,31 @@ impl Driver for Gpu {
             "a copy from the device",
         )?;
         self.context.synchronize()
+    }
+    fn tensor_map(&self, boxes: &Boxes) -> Result<TensorMap> {
+        let (mut map, address) = (sys::CUtensorMap { opaque: [0; 16] }, boxes.address as *mut c_void);
+        let (array, strides) = (boxes.array.map(|extent| extent as u64), boxes.strides());
+        let steps = boxes.steps.map(|step| step as u32);
+        let span: [u32; 4] = std::array::from_fn(|i| (boxes.extents[i] * boxes.steps[i]) as u32);
+        // SAFETY: four extents, spans and steps, and three strides, those of the outer dimensions, are live; so is the map.
+        let result = unsafe {
+            sys::cuTensorMapEncodeTiled(
+                &mut map,
+                sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+                4,
+                address,
+                array.as_ptr(),
+                strides[1..].as_ptr(),
+                span.as_ptr(),
+                steps.as_ptr(),
+                sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+                sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+                sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            )
+        };
+        check(result, "a tensor map")?;
+        Ok(map.opaque)
     }
     unsafe fn launch(&self, launch: &Launch) -> Result<()> {
         self.context.count().launches += 1;

@@ -56,6 +56,8 @@ pub trait Driver: Send + Sync {
     fn upload(&self, address: u64, host: &[u8]) -> Result<()>;
     /// Waits for all queued work, and copies from the device.
     fn download(&self, address: u64, host: &mut [u8]) -> Result<()>;
+    /// The value of a kernel's `TensorMap` parameter.
+    fn tensor_map(&self, boxes: &Boxes) -> Result<TensorMap>;
     /// Queues a kernel.
     ///
     /// # Safety
@@ -71,6 +73,31 @@ pub trait Driver: Send + Sync {
     /// What has been done so far.
     fn counters(&self) -> Counters;
 }
+
+/// A dense array of bf16 and the boxes of it that TMA (sm_90) copies to shared memory, with zeros outside the array. The
+/// innermost dimension comes first; a box has at most 64 elements along it, 128 bytes, which are swizzled.
+#[derive(Clone, Copy, Debug)]
+pub struct Boxes {
+    /// The array's address.
+    pub address: u64,
+    /// The array's extents.
+    pub array: [usize; 4],
+    /// Those of a box.
+    pub extents: [usize; 4],
+    /// From an element of a box to the next, in elements of the array.
+    pub steps: [usize; 4],
+}
+
+impl Boxes {
+    /// Bytes from an element of the array to the next.
+    pub(super) fn strides(&self) -> [u64; 4] {
+        let [c, w, h, _] = self.array.map(|extent| extent as u64);
+        [2, 2 * c, 2 * c * w, 2 * c * w * h]
+    }
+}
+
+/// CUDA's `CUtensorMap`, or the emulator's.
+pub type TensorMap = [u64; 16];
 
 /// A fixed chain of kernels with fixed arguments.
 pub trait Graph: Send + Sync {

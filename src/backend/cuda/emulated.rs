@@ -1,10 +1,10 @@
 //! The emulator as a device: the same kernels, compiled for the CPU.
 
-use super::driver::{Counters, Driver, Graph, Launch, Properties};
+use super::driver::{Boxes, Counters, Driver, Graph, Launch, Properties, TensorMap};
 use crate::backend::host::available_memory;
 use crate::{Error, Result};
-use diem_emulator::Emulator;
 pub use diem_emulator::{Config, HAS_RACE_CHECKER, Policy};
+use diem_emulator::{Emulator, Tensor};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Streaming multiprocessors of an emulated device: few, so that small arrays fill them.
@@ -85,6 +85,20 @@ impl Driver for Emulated {
     fn download(&self, address: u64, host: &mut [u8]) -> Result<()> {
         self.device.count().synchronizations += 1;
         self.device.emulator.download(address, host).map_err(Error::Device)
+    }
+    fn tensor_map(&self, boxes: &Boxes) -> Result<TensorMap> {
+        let tensor = Tensor {
+            base: boxes.address,
+            extent: boxes.array.map(|extent| extent as u64),
+            stride: boxes.strides(),
+            box_extent: boxes.extents.map(|extent| extent as u32),
+            step: boxes.steps.map(|step| step as u32),
+            element: 2,
+            rank: 4,
+            swizzle: 128,
+        };
+        let map = self.device.emulator.tensor_map(&tensor).map_err(Error::Device)?;
+        Ok(bytemuck::cast(map))
     }
     unsafe fn launch(&self, launch: &Launch) -> Result<()> {
         self.device.count().launches += 1;

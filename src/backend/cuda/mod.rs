@@ -17,7 +17,7 @@ mod scalar;
 mod tensor;
 pub(crate) mod units;
 
-pub use driver::{Args, Launch};
+pub use driver::{Args, Boxes, Launch, TensorMap};
 pub use scalar::{Scalar, Scalars, Word};
 pub use tensor::{CudaTensor, Dtype};
 
@@ -148,6 +148,17 @@ impl Cuda {
         if let Err(error) = unsafe { self.driver.launch(&launch) } {
             self.fail(format!("{launch}: {error}"));
         }
+    }
+
+    /// Boxes of an array for a kernel; an error is kept for the next report.
+    pub(crate) fn tensor_map(&self, boxes: &Boxes) -> TensorMap {
+        if self.failure().is_some() {
+            return TensorMap::default();
+        }
+        self.driver.tensor_map(boxes).unwrap_or_else(|error| {
+            self.fail(format!("{boxes:?}: {error}"));
+            TensorMap::default()
+        })
     }
 
     fn upload_bytes(&self, shape: Shape, dtype: Dtype, bytes: &[u8]) -> CudaTensor {

@@ -1,5 +1,6 @@
 //! Convolution on the GPU: an implicit matrix product, `kernels/conv2d.cuh`.
 
+mod boxes;
 pub(crate) mod epilogue;
 pub(crate) mod map;
 mod packing;

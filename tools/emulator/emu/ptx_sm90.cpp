@@ -63,17 +63,18 @@ void mbar_wait(uint32_t address, uint32_t parity) {
 
 // ---------------------------------------------------------------- TMA
 constexpr uint32_t MAP_MAGIC = 0x70616d74;
+struct emu_tensor {      // as in src/library.rs
+  uint64_t base, extent[4], stride[4];
+  uint32_t box[4], step[4], element, rank, swizzle;
+};
 struct EmulatedMap {      // what a TensorMap holds on the host
-  uint32_t magic, element;
-  uint64_t base, extent[2], row_bytes;
-  uint32_t box[2], swizzle;
+  emu_tensor tensor;
+  uint32_t magic;
 };
 static_assert(sizeof(EmulatedMap) <= sizeof(TensorMap), "the emulated tensor map fits the device's");
 
-// Describes a row-major matrix of `extent` = {columns, rows}, read in boxes; swizzle in bytes: 0, 32, 64 or 128.
-EMU_API void emu_tensor_map(void *map, uint64_t base, uint32_t element, const uint64_t extent[2], uint64_t row_bytes, const uint32_t box[2],
-                            uint32_t swizzle) {
-  const EmulatedMap m{MAP_MAGIC, element, base, {extent[0], extent[1]}, row_bytes, {box[0], box[1]}, swizzle};
+EMU_API void emu_tensor_map(void *map, const emu_tensor *tensor) {
+  const EmulatedMap m{*tensor, MAP_MAGIC};
   memset(map, 0, sizeof(TensorMap));
   memcpy(map, &m, sizeof m);
 }
@@ -81,27 +82,51 @@ EMU_API void emu_tensor_map(void *map, uint64_t base, uint32_t element, const ui
 // The 16-byte chunks of each row of `width` bytes are permuted by the row's number.
 static uint32_t swizzled(uint32_t address, uint32_t width) { return width ? address ^ (address >> 3 & (width - 16)) : address; }
 
-void tma_load_2d(uint32_t target, const TensorMap *map, uint32_t mbarrier, int x, int y) {
+// Copies a box whose first element is at `from`, with zeros outside the tensor; innermost dimension first, as the box lies.
+static void copy_box(uint32_t target, const emu_tensor &t, const int (&from)[4]) {
+  uint32_t i[4];
+  for (i[3] = 0; i[3] < t.box[3]; i[3]++)
+    for (i[2] = 0; i[2] < t.box[2]; i[2]++)
+      for (i[1] = 0; i[1] < t.box[1]; i[1]++)
+        for (i[0] = 0; i[0] < t.box[0]; i[0]++, target += t.element) {
+          uint64_t address = t.base;
+          bool inside = true;
+          for (int d = 0; d < 4; d++) {
+            const int64_t at = from[d] + (int64_t)i[d] * t.step[d];
+            inside &= at >= 0 && (uint64_t)at < t.extent[d];
+            address += (uint64_t)at * t.stride[d];
+          }
+          char value[8] = {0};
+          if (inside) memcpy(value, (const char *)address, t.element);
+          memcpy(block()->arena + swizzled(target, t.swizzle), value, t.element);
+        }
+}
+
+static void tma_load(uint32_t target, const TensorMap *map, uint32_t mbarrier, uint32_t rank, const int (&from)[4]) {
   EmulatedMap m;
   memcpy(&m, map, sizeof m);
-  if (m.magic != MAP_MAGIC) fail("tma_load_2d: not an emulated tensor map");
-  const uint32_t bytes = m.box[0] * m.box[1] * m.element;
-  shared_pointer(target, bytes, m.swizzle == 128 ? 1024 : 128, "tma_load_2d");
+  const emu_tensor &t = m.tensor;
+  if (m.magic != MAP_MAGIC) fail("TMA: not an emulated tensor map");
+  if (t.rank != rank) fail("TMA: a tensor of %u dimensions in a load of %u", t.rank, rank);
+  const uint32_t bytes = t.box[0] * t.box[1] * t.box[2] * t.box[3] * t.element;
+  shared_pointer(target, bytes, t.swizzle == 128 ? 1024 : 128, "TMA");
   if (RACE) shared_access(target, bytes, true, State::InFlight, current);
-  block()->tasks.push_back([=] {
-    for (uint32_t row = 0; row < m.box[1]; row++)
-      for (uint32_t column = 0; column < m.box[0]; column++) {
-        const int64_t gx = (int64_t)x + column, gy = (int64_t)y + row;
-        char value[8] = {0};      // outside the matrix
-        const bool inside = gx >= 0 && gy >= 0 && (uint64_t)gx < m.extent[0] && (uint64_t)gy < m.extent[1];
-        if (inside) memcpy(value, (const char *)m.base + (uint64_t)gy * m.row_bytes + (uint64_t)gx * m.element, m.element);
-        memcpy(block()->arena + swizzled(target + (row * m.box[0] + column) * m.element, m.swizzle), value, m.element);
-      }
+  const int x = from[0], y = from[1], z = from[2], w = from[3];
+  const auto copy = [=] {
+    copy_box(target, m.tensor, {x, y, z, w});
     if (RACE) async_write_done(target, bytes);
     MBarrier barrier = load_mbarrier(mbarrier);
     barrier.bytes -= (int32_t)bytes;
     update_mbarrier(mbarrier, barrier);
-  });
+  };
+  if (block()->late()) block()->tasks.push_back(copy);
+  else copy();
+}
+void tma_load_2d(uint32_t target, const TensorMap *map, uint32_t mbarrier, int x, int y) {
+  tma_load(target, map, mbarrier, 2, {x, y, 0, 0});
+}
+void tma_load_4d(uint32_t target, const TensorMap *map, uint32_t mbarrier, int x, int y, int z, int w) {
+  tma_load(target, map, mbarrier, 4, {x, y, z, w});
 }
 
 // ---------------------------------------------------------------- wgmma m64nNk16, both operands in shared memory

@@ -80,21 +80,48 @@ pub struct Emulator {
     pub config: Config,
 }
 
-/// A row-major matrix in device memory, and the box of it that one TMA load brings.
+/// An array in device memory of up to four dimensions, innermost first, and the box of it that one TMA load brings. Extents
+/// and boxes of the dimensions past `rank` are 1.
 #[derive(Clone, Copy, Debug)]
-pub struct Matrix {
+#[repr(C)] // `emu_tensor` of `emu/ptx_sm90.cpp`
+pub struct Tensor {
     /// Its address.
     pub base: u64,
+    /// Elements along each dimension.
+    pub extent: [u64; 4],
+    /// Bytes from an element to the next.
+    pub stride: [u64; 4],
+    /// Elements of a box along each dimension.
+    pub box_extent: [u32; 4],
+    /// From an element of a box to the next, in elements of the tensor.
+    pub step: [u32; 4],
     /// Bytes per element: 1, 2, 4 or 8.
     pub element: u32,
-    /// Columns, rows.
-    pub extent: [u64; 2],
-    /// Bytes from a row to the next.
-    pub row_bytes: u64,
-    /// Columns, rows.
-    pub box_extent: [u32; 2],
+    /// Dimensions.
+    pub rank: u32,
     /// Width in bytes of the swizzle in shared memory: 0 (none), 32, 64 or 128.
     pub swizzle: u32,
+}
+
+impl Tensor {
+    /// What `cuTensorMapEncodeTiled` asks of it.
+    fn check(&self) -> Result<(), String> {
+        let Self { base, extent, stride, box_extent, step, element, rank, swizzle } = self;
+        let whole = |&bytes: &u64| bytes.is_multiple_of(16) && bytes < 1 << 40;
+        let all = |ok: &dyn Fn(usize) -> bool| (0..*rank as usize).all(ok);
+        let rules = [
+            (base.is_multiple_of(16), "an address that is a multiple of 16"),
+            (all(&|d| (1..=1 << 32).contains(&extent[d])), "extents of 1 to 2^32"),
+            (stride[0] == u64::from(*element) && stride[1..].iter().all(whole), "strides of whole 16 bytes below 2^40"),
+            (all(&|d| (1..=8).contains(&step[d])), "steps of 1 to 8"),
+            (all(&|d| (1..=256).contains(&(box_extent[d] * step[d]))), "boxes that span 1 to 256 elements"),
+            (*swizzle == 0 || box_extent[0] * element <= *swizzle, "boxes no wider than the swizzle"),
+        ];
+        match rules.iter().find(|rule| !rule.0) {
+            Some((_, rule)) => Err(format!("a tensor map takes {rule}, not {self:?}")),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Environment variables that name libraries to use in place of the embedded ones: kernels with a bug, or a sanitizer.
@@ -197,9 +224,13 @@ impl Emulator {
         Ok(())
     }
 
-    /// The value of a kernel's `TensorMap` parameter: a matrix in device memory, as TMA reads it.
-    pub fn tensor_map(&self, matrix: &Matrix) -> [u8; 128] {
-        self.library.tensor_map(matrix)
+    /// The value of a kernel's `TensorMap` parameter: an array in device memory, as TMA reads it.
+    ///
+    /// # Errors
+    /// What CUDA refuses.
+    pub fn tensor_map(&self, tensor: &Tensor) -> Result<[u8; 128], String> {
+        tensor.check()?;
+        Ok(self.library.tensor_map(tensor))
     }
 
     fn pointer(&self, address: u64, bytes: usize) -> Result<*mut u8, String> {

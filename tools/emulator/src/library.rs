@@ -1,6 +1,6 @@
 //! The C interface of an emulator library: loading, and the functions that `emu/` exports.
 
-use crate::Matrix;
+use crate::Tensor;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs::File;
 use std::io::Write;
@@ -28,15 +28,7 @@ type Launch = unsafe extern "C" fn(
     error: *mut c_char,
     error_size: usize,
 ) -> c_int;
-type TensorMap = unsafe extern "C" fn(
-    map: *mut u8,
-    base: u64,
-    element: u32,
-    extent: *const u64,
-    row_bytes: u64,
-    box_extent: *const u32,
-    swizzle: u32,
-);
+type TensorMap = unsafe extern "C" fn(map: *mut u8, tensor: *const Tensor);
 type Each = unsafe extern "C" fn(context: *mut c_void, name: *const c_char);
 
 /// A loaded library: kernels and the runtime that runs them. Never unloaded, because its signal handler stays installed.
@@ -112,20 +104,10 @@ impl Library {
         unsafe { (self.owns)(address, bytes) != 0 }
     }
 
-    pub fn tensor_map(&self, m: &Matrix) -> [u8; 128] {
+    pub fn tensor_map(&self, tensor: &Tensor) -> [u8; 128] {
         let mut map = [0; 128];
-        // SAFETY: the map has the 128 bytes of a `TensorMap`; the extents have two elements each.
-        unsafe {
-            (self.tensor_map)(
-                map.as_mut_ptr(),
-                m.base,
-                m.element,
-                m.extent.as_ptr(),
-                m.row_bytes,
-                m.box_extent.as_ptr(),
-                m.swizzle,
-            );
-        }
+        // SAFETY: the map has the 128 bytes of a `TensorMap`; the tensor is a live `emu_tensor`.
+        unsafe { (self.tensor_map)(map.as_mut_ptr(), tensor) };
         map
     }
 

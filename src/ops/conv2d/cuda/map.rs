@@ -1,11 +1,12 @@
 //! A linear map on pixels with its packed weights, and its launch: `kernels/conv2d.cuh`.
 
+use super::boxes::PixelBox;
 use super::epilogue::Epilogue;
 use super::packing::{PackedPhase, Packing, Part, Phase};
 use super::tile::Tile;
 use super::view::View;
 use crate::backend::Array;
-use crate::backend::cuda::{Args, Cuda, CudaTensor, Dtype, Launch};
+use crate::backend::cuda::{Args, Cuda, CudaTensor, Dtype, Launch, TensorMap};
 use bytemuck::NoUninit;
 use std::ops::Range;
 
@@ -71,6 +72,14 @@ struct Conv2dArgs {
     blocks_n: i32,
 }
 
+/// `Conv2dMaps`, as in the kernel.
+#[derive(Clone, Copy, Default, NoUninit)]
+#[repr(C)]
+struct Maps {
+    x: [TensorMap; 2],
+    weights: [TensorMap; 4],
+}
+
 impl Map {
     fn new(cuda: &Cuda, dtype: Dtype, layer: Layer<'_>, outputs: usize, strides: [usize; 2], parts: &[Part]) -> Self {
         let packing = Packing::new(cuda, dtype, layer, outputs, strides, parts);
@@ -108,15 +117,15 @@ impl Map {
         let s = y.shape();
         assert_eq!((y.dtype(), s.c), (self.dtype, self.outputs), "output of a convolution");
         assert_eq!(x.len(), self.channels.len(), "inputs of a convolution");
-        let (h, w) = (s.h.div_ceil(self.step), s.w.div_ceil(self.step));
+        let pixels = [s.n, s.h.div_ceil(self.step), s.w.div_ceil(self.step)]; // of the largest phase
         let tile = if self.gathered {
             Tile::Small
         } else {
-            Tile::best(cuda, s.n * h * w, self.outputs, self.phases.len(), self.wgmma)
+            Tile::best(cuda, pixels, self.outputs, self.phases.len(), self.wgmma)
         };
 
         let (rows, columns) = tile.extents();
-        let blocks = [(s.n * h * w).div_ceil(rows), self.outputs.div_ceil(columns)];
+        let blocks_n = self.outputs.div_ceil(columns);
         let mut phases = [Phase::default(); 4];
         for (to, phase) in phases.iter_mut().zip(&self.phases) {
             *to = phase.args(x, s, self.step);
@@ -129,16 +138,38 @@ impl Map {
             w: int(s.w),
             c: int(s.c),
             step: int(self.step),
-            blocks_n: int(blocks[1]),
+            blocks_n: int(blocks_n),
         };
         assert!(s.len() < 1 << 31 && x.iter().all(|x| x.shape().len() < 1 << 31), "a convolution to {s:?}");
+        let args = Args::new().arg(args).arg(epilogue.args(s));
+        let blocks = tile.blocks(pixels) * blocks_n;
+        let (grid, args) = if tile.wgmma() {
+            let (pixel_box, count) = (PixelBox::best(rows, pixels), blocks * self.phases.len());
+            let maps = self.maps(cuda, x, pixel_box, columns);
+            let resident = cuda.driver().properties().multiprocessors.min(int(count) as u32);
+            ([resident, 1, 1], args.arg(maps).arg(pixel_box.tiles(pixels, count)))
+        } else {
+            ([int(blocks) as u32, 1, self.phases.len() as u32], args)
+        };
         cuda.launch(Launch {
             kernel: epilogue.kernel(tile, x.len(), self.gathered, self.dtype),
-            grid: [int(blocks[0] * blocks[1]) as u32, 1, self.phases.len() as u32],
+            grid,
             block: [tile.threads(), 1, 1],
             shared: tile.shared(),
-            args: Args::new().arg(args).arg(epilogue.args(s)),
+            args,
         });
+    }
+
+    /// What TMA reads in boxes: the arrays, by tiles of pixels, and the weights of each phase, by `columns` channels.
+    fn maps(&self, cuda: &Cuda, x: &[&CudaTensor], pixels: PixelBox, columns: usize) -> Maps {
+        let mut maps = Maps::default();
+        for (i, (to, x)) in maps.x.iter_mut().zip(x).enumerate() {
+            *to = self.phases[0].input_map(cuda, i, x, pixels); // all phases have the same strides
+        }
+        for (to, phase) in maps.weights.iter_mut().zip(&self.phases) {
+            *to = phase.weights_map(cuda, self.outputs, columns);
+        }
+        maps
     }
 }
 

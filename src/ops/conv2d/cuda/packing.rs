@@ -1,9 +1,10 @@
 //! Packed weights of a linear map on pixels: `kernels/conv2d_pack.cu`.
 
+use super::boxes::PixelBox;
 use super::map::{Layer, int};
 use super::tile::step_bytes;
 use super::view::{Axis, View};
-use crate::backend::cuda::{Args, Cuda, CudaTensor, Dtype, Launch};
+use crate::backend::cuda::{Args, Boxes, Cuda, CudaTensor, Dtype, Launch, TensorMap};
 use crate::backend::{Array, Shape};
 use bytemuck::{NoUninit, Pod, Zeroable};
 
@@ -175,6 +176,20 @@ impl PackedPhase {
         let args = args.arg(window.c).arg(window.kh * window.kw).arg(int(self.block)).arg(int(self.bk));
         cuda.launch(Launch::per_item(crate::kernel!("conv2d_scale", self.dtype), len, args));
         Self { windows: vec![window], weights, ..*self }
+    }
+    /// For TMA: input number `i`, `x`, in boxes of one step of the products.
+    pub fn input_map(&self, cuda: &Cuda, i: usize, x: &CudaTensor, pixels: PixelBox) -> TensorMap {
+        let (s, [n, h, w]) = (x.shape(), pixels.extents());
+        let stride = self.windows[i].stride as usize;
+        let (array, extents) = ([s.c, s.w, s.h, s.n], [self.bk, w, h, n]);
+        cuda.tensor_map(&Boxes { address: x.address(), array, extents, steps: [1, stride, stride, 1] })
+    }
+    /// The same of the weights, `columns` outputs of one step.
+    pub fn weights_map(&self, cuda: &Cuda, outputs: usize, columns: usize) -> TensorMap {
+        let rows = rows(outputs);
+        let array = [self.bk, rows, self.weights.shape().len() / (self.bk * rows), 1];
+        let extents = [self.bk, columns, 1, 1];
+        cuda.tensor_map(&Boxes { address: self.weights.address(), array, extents, steps: [1; 4] })
     }
     /// The kernel's argument for the inputs `x` and an output of extents `y`.
     pub fn args(&self, x: &[&CudaTensor], y: Shape, step: usize) -> Phase {

@@ -1,7 +1,7 @@
 //! Whole kernels against sums in f64, at sizes that leave tails. A case fails with the launch's error or the worst element.
 
 use super::device::{Argument, Buffer, Random, from_bf16, launch};
-use diem_emulator::{Emulator, Matrix};
+use diem_emulator::{Emulator, Tensor};
 
 /// A kernel's test.
 pub type Case = fn(&Emulator) -> Result<(), String>;
@@ -120,12 +120,13 @@ fn hopper_tma(emulator: &Emulator, kernel: &str, transposed: bool) -> Result<(),
     let (da, db) = (Buffer::of(emulator, &a_bits), Buffer::of(emulator, &b_bits));
     let c = Buffer::<f32>::new(emulator, m * n);
     let map = |base, columns: usize, rows: usize| {
-        let extent = [columns as u64, rows as u64];
-        let row_bytes = columns as u64 * 2;
-        emulator.tensor_map(&Matrix { base, element: 2, extent, row_bytes, box_extent: [64, 64], swizzle: 128 })
+        let extent = [columns as u64, rows as u64, 1, 1];
+        let stride = [2, columns as u64 * 2, 0, 0];
+        let (box_extent, step) = ([64, 64, 1, 1], [1; 4]);
+        emulator.tensor_map(&Tensor { base, extent, stride, box_extent, step, element: 2, rank: 2, swizzle: 128 })
     };
-    let map_a = map(da.address, k, m);
-    let map_b = if transposed { map(db.address, k, n) } else { map(db.address, n, k) };
+    let map_a = map(da.address, k, m)?;
+    let map_b = if transposed { map(db.address, k, n)? } else { map(db.address, n, k)? };
     let grid = [(n as u32).div_ceil(64), (m as u32).div_ceil(64), 1];
     let args: &[&dyn Argument] = &[&map_a, &map_b, &c, &(m as i32), &(n as i32), &(k as i32)];
     launch(emulator, kernel, (grid, [160, 1, 1], 3 * 16384), args)?;
