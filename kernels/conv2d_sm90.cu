@@ -131,28 +131,30 @@ __device__ __forceinline__ void conv2d_wgmma(const Conv2dArgs &args, const Epilo
   __syncthreads();
 
   if (threadIdx.x >= CONSUMERS) {
-    registers_dec<40>();
+    registers_dec<24>();
     if (threadIdx.x == CONSUMERS) produce<BM, WINDOWS>(ring, args, maps, tiles);
   } else {
-    registers_inc<232>();
+    registers_inc<240>();
     const int first = threadIdx.x / 128 * (BM / 2);
     float acc[BM / 128][64];
 #pragma unroll 1
     for (int t = blockIdx.x; t < tiles.count; t += gridDim.x) {
       const Tile<BM> tile(args, tiles, t);
       const Phase &phase = args.phase[tile.phase];
+      // A thread has 8 channels in 4 groups of BM / 64 pixels. What the epilogue reads arrives while the products are made.
+      const int row = first + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
+      Outputs<bf16, 4, Epilogue, true> outputs[BM / 64];
+#pragma unroll
+      for (int i = 0; i < BM / 64; i++) {
+        const Pixel pixel = tile.pixel(row + 64 * (i / 2) + 8 * (i % 2));
+        outputs[i].start(args, e, output_pixel(args, phase, pixel), tile.c + threadIdx.x % 4 * 8);
+      }
       multiply<BM, WINDOWS>(acc, ring, phase, first);
-
-      // A thread has 8 channels in 4 groups of BM / 64 pixels.
-      const int row = first + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4, c = tile.c + threadIdx.x % 4 * 8;
 #pragma unroll
-      for (int i = 0; i < BM / 128; i++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-          const int pixel = output_pixel(args, phase, tile.pixel(row + 64 * i + 8 * h));
-          finish<bf16, 4, Epilogue>(args, e, pixel, c,
-                                    [&](int group, int j) { return acc[i][16 * group + j / 2 * 4 + 2 * h + j % 2]; });
-        }
+      for (int i = 0; i < BM / 64; i++)
+        outputs[i].store(args, e, [&](int group, int j) {
+          return acc[i / 2][16 * group + j / 2 * 4 + 2 * (i % 2) + j % 2];
+        });
     }
   }
 #else

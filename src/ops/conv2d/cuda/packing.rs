@@ -98,7 +98,7 @@ impl<'a> Packing<'a> {
         parts: &'a [Part],
     ) -> Self {
         // Less than half a tile of wgmma, or half a step of it, is better served by mma.sync.
-        let wide = outputs >= 64 && parts.iter().all(|part| part.channels >= 64);
+        let wide = outputs >= 64 && outputs.is_multiple_of(8) && parts.iter().all(|part| part.channels >= 64);
         let wgmma = cuda.driver().properties().wgmma && dtype == Dtype::Bf16 && wide;
         let packing = Self { dtype, wgmma, layer, outputs, strides, parts };
         assert!(parts.len() == 1 || !packing.gathered(), "merge of channels that are no multiples of 16 bytes");

@@ -1,7 +1,7 @@
 //! What goes wrong in a launch comes back as an error that says what and where, and the process lives on.
 
 use super::device::{Argument, Buffer, emulator, launch};
-use diem_emulator::{Config, Emulator, HAS_RACE_CHECKER, Policy};
+use diem_emulator::{Config, Emulator, HAS_RACE_CHECKER, Policy, Tensor};
 
 const ONE_WARP: ([u32; 3], [u32; 3], u32) = ([1, 1, 1], [32, 1, 1], 0);
 
@@ -27,6 +27,26 @@ fn error_of(emulator: &Emulator, kernel: &str, shape: ([u32; 3], [u32; 3], u32),
 #[track_caller]
 fn assert_says(error: &str, parts: &[&str]) {
     assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+}
+
+#[test]
+fn tensor_maps_that_cuda_refuses() {
+    let good = Tensor {
+        base: 4096,
+        extent: [64, 10, 1, 1],
+        stride: [2, 128, 1280, 1280],
+        box_extent: [64, 128, 1, 1],
+        step: [1; 4],
+        element: 2,
+        rank: 4,
+        swizzle: 128,
+    };
+    let error = |tensor| plain().tensor_map(&tensor).expect_err("a wrong tensor");
+    assert!(plain().tensor_map(&good).is_ok());
+    assert_says(&error(Tensor { base: 4104, ..good }), &["address", "4104"]);
+    assert_says(&error(Tensor { stride: [2, 72, 720, 720], ..good }), &["strides"]);
+    assert_says(&error(Tensor { step: [1, 3, 1, 1], ..good }), &["span 1 to 256"]);
+    assert_says(&error(Tensor { box_extent: [128, 1, 1, 1], ..good }), &["swizzle"]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Each instruction against its definition: fragment layouts against CuTe's published layout algebra, shuffles against the
 //! pseudo-code of the PTX ISA, conversions against IEEE 754.
 
-use diem_emulator::Config;
+use diem_emulator::{Config, Tensor};
 
 use super::device::{Argument, Buffer, Random, from_bf16, launch};
 
@@ -128,6 +128,38 @@ fn async_copies_fill_with_zeros() {
             })
             .collect();
         assert_eq!(out.read(), want, "{config:?}");
+    }
+}
+
+/// Every second row, from a corner outside on; the fourth dimension has a second half that the tensor has not.
+#[test]
+fn tma_brings_a_box_with_zeros_outside() {
+    const EXTENT: [i64; 4] = [8, 5, 3, 2];
+    let step = [1, 2, 1, 1];
+    for (config, from) in Config::all().flat_map(|config| [[-1, -1, 2, 0], [6, 1, 0, 1]].map(|from| (config, from))) {
+        let emulator = super::device::emulator(config);
+        let x: Vec<u32> = (1..=240).collect();
+        let (input, out) = (Buffer::of(&emulator, &x), Buffer::<u32>::new(&emulator, 48));
+        let map = emulator.tensor_map(&Tensor {
+            base: input.address,
+            extent: EXTENT.map(|e| e as u64),
+            stride: [4, 32, 160, 480],
+            box_extent: [4, 3, 2, 2],
+            step,
+            element: 4,
+            rank: 4,
+            swizzle: 0,
+        });
+        let [x0, y0, z0, w0] = from;
+        let args: &[&dyn Argument] = &[&map.unwrap(), &x0, &y0, &z0, &w0, &out];
+        launch(&emulator, "tma_box", ([1, 1, 1], [32, 1, 1], 192), args).unwrap();
+        let want = (0..48).map(|i| {
+            let place = [i % 4, i / 4 % 3, i / 12 % 2, i / 24];
+            let at: [i64; 4] = std::array::from_fn(|d| i64::from(from[d]) + place[d] * i64::from(step[d]));
+            let inside = (0..4).all(|d| (0..EXTENT[d]).contains(&at[d]));
+            if inside { x[(at[0] + 8 * (at[1] + 5 * (at[2] + 3 * at[3]))) as usize] } else { 0 }
+        });
+        assert_eq!(out.read(), want.collect::<Vec<_>>(), "{config:?} from {from:?}");
     }
 }
 

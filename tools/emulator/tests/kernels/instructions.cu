@@ -120,3 +120,20 @@ extern "C" __global__ void overflows_its_stack(float *out) {
   out[0] = big[500];
 }
 KERNEL_ENTRY(overflows_its_stack)
+
+// A box of 4 x 3 x 2 x 2 elements of a four-dimensional tensor, from (x, y, z, w) on, in the order in which it lies.
+extern "C" __global__ void tma_box(const __grid_constant__ TensorMap map, int x, int y, int z, int w, uint32_t *out) {
+  DYN_SHARED(uint32_t, box);
+  SHARED(uint64_t, full, [1]);
+  const uint32_t bar = smem_u32(full);
+  if (threadIdx.x == 0) {
+    mbar_init(bar, 1);
+    mbar_fence_init();
+    mbar_arrive_tx(bar, 192);
+    tma_load_4d(smem_u32(box), &map, bar, x, y, z, w);
+  }
+  __syncthreads();
+  mbar_wait(bar, 0);
+  for (int i = threadIdx.x; i < 48; i += 32) out[i] = box[i];
+}
+KERNEL_ENTRY(tma_box)
