@@ -134,11 +134,12 @@ impl State {
         let int = |bytes: &[u8], at: usize| i32::from_ne_bytes(bytes[at..at + 4].try_into().expect("4 bytes")) as f64;
         let element = if launch.kernel.ends_with("bf16") { 2.0 } else { 4.0 };
         if launch.kernel.starts_with("conv2d_") && args[0].len() > 400 {
-            // Conv2dArgs: four phases of 104 bytes (two windows of 40, the weights, h, w, a, b), then y, n, h, w, c
+            // Conv2dArgs: four phases of 104 bytes (two windows of 40, the weights, h, w, a, b), unused ones zero, then y, n,
+            // h, w, c
             const PHASE: usize = 104;
             let (args, y) = (args[0], 4 * PHASE);
             let [n, h, w, c] = [8, 12, 16, 20].map(|at| int(args, y + at));
-            let phases = (0..launch.grid[2] as usize).map(|i| {
+            let phases = (0..4).map(|i| {
                 let phase = &args[i * PHASE..][..PHASE];
                 let weights = u64::from_ne_bytes(phase[80..88].try_into().expect("8 bytes"));
                 let elements = self.sizes.get(&weights).map_or(0.0, |bytes| *bytes as f64 / element);
@@ -172,10 +173,21 @@ fn blocks_per_multiprocessor(launch: &Launch, registers: u32, shared: u32) -> u3
     by_registers.min(by_shared).min(BLOCKS)
 }
 
+/// Tiles of this launch: blocks, or what persistent blocks take in turn (`Conv2dTiles`, whose first member is their number).
+fn tiles(launch: &Launch) -> u32 {
+    let args: Vec<&[u8]> = launch.args.bytes().collect();
+    match args[..] {
+        [_, _, _, tiles] if launch.kernel.contains("wgmma") => {
+            u32::from_ne_bytes(tiles[..4].try_into().expect("4 bytes"))
+        }
+        _ => launch.grid.iter().product(),
+    }
+}
+
 /// One table; returns the sums of floors and of expected times in seconds.
 fn table(state: &State, launches: &[Launch]) -> (f64, f64) {
     println!(
-        "| kernel | work | calls | blocks | threads | registers | shared, KiB | blocks/SM | waves | GFLOP | MB | floor, µs | expected, µs |"
+        "| kernel | work | calls | tiles | threads | registers | shared, KiB | blocks/SM | waves | GFLOP | MB | floor, µs | expected, µs |"
     );
     println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     let mut rows: Vec<(Launch, String, f64, f64, usize)> = Vec::new();
@@ -206,8 +218,8 @@ fn table(state: &State, launches: &[Launch]) -> (f64, f64) {
         let taken = resources.get(launch.kernel);
         let (registers, shared) = taken.map_or((0, 0), |taken| (taken.registers, taken.shared));
         let resident = blocks_per_multiprocessor(launch, registers, shared);
-        let blocks: u32 = launch.grid.iter().product();
-        let waves = f64::from(blocks) / f64::from((resident * MULTIPROCESSORS).max(1));
+        let tiles = tiles(launch);
+        let waves = f64::from(tiles) / f64::from((resident * MULTIPROCESSORS).max(1));
         let floor = time(*flops, *bytes, launch.kernel, 1.0, 1.0);
         // the last wave takes as long as a full one where blocks are few and long
         let tail = if *flops > 0.0 { waves.ceil() / waves } else { 1.0 };
@@ -217,7 +229,7 @@ fn table(state: &State, launches: &[Launch]) -> (f64, f64) {
         sums.1 += expected * *calls as f64;
         let flops = if *flops > 0.0 { format!("{:.1}", flops / 1e9) } else { String::new() };
         let line = format!(
-            "| `{}` | {label} | {calls} | {blocks} | {} | {registers} | {:.0} | {resident} | {waves:.1} | {flops} | {:.1} | {:.1} | {:.1} |",
+            "| `{}` | {label} | {calls} | {tiles} | {} | {registers} | {:.0} | {resident} | {waves:.1} | {flops} | {:.1} | {:.1} | {:.1} |",
             launch.kernel,
             launch.block.iter().product::<u32>(),
             f64::from(launch.shared + shared) / 1024.0,
