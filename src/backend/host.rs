@@ -190,11 +190,18 @@ pub trait HostBackend: Send + Sync + Sized + 'static {
     const NAME: &'static str;
     /// Where its arrays come from.
     fn pool(&self) -> &Arc<Pool<Self::Elem>>;
+    /// As of [`Backend`].
+    fn within<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        f()
+    }
 }
 
 impl<B: HostBackend> Backend for B {
     type Tensor = HostTensor<B::Elem>;
 
+    fn within<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        HostBackend::within(self, f)
+    }
     fn name(&self) -> String {
         B::NAME.to_owned()
     }

@@ -202,6 +202,10 @@ pub trait Backend: Send + Sync + Sized + 'static {
     ) -> Result<()> {
         one_by_one(0..count, step, done)
     }
+    /// Does `f`, which is many ops, where they are started with the least delay.
+    fn within<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        f()
+    }
     /// Whether [`Backend::steps`] records.
     fn records(&self) -> bool {
         false

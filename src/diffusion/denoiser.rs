@@ -89,7 +89,7 @@ impl<B: Precondition, N: Network<B>> Tabulate<B> for Preconditioned<N> {
 }
 
 /// What a sampler calls: E\[x | x_t\] under the prior, or E\[x | x_t, y\] under a posterior.
-pub trait Estimator<B: Backend> {
+pub trait Estimator<B: Backend>: Send {
     /// x̂ at x_t (N, H, W, C); σ has R values, one shared or one for each sample.
     ///
     /// # Errors

@@ -171,4 +171,9 @@ impl HostBackend for Cpu {
     fn pool(&self) -> &Arc<Pool<f32>> {
         &self.pool
     }
+    /// On a worker: from any other thread each op would put that thread to sleep and wake it again, 4% of a posterior step
+    /// with 2 workers (EPYC, Zen 4).
+    fn within<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        self.install(f)
+    }
 }

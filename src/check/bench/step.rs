@@ -93,7 +93,7 @@ pub fn run<B: Ops, D: Denoiser<B>>(
                 fresh = backend.memory().fresh;
             }
             let start = Instant::now();
-            estimator.estimate(backend, x_t, &[1.0])?;
+            backend.within(|| estimator.estimate(backend, x_t, &[1.0]))?;
             backend.finish()?;
             seconds.push(start.elapsed().as_secs_f64());
         }

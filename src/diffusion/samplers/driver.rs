@@ -1,6 +1,6 @@
 //! Carries out a plan on a batch.
 
-use super::Plan;
+use super::{Plan, Update};
 use crate::Result;
 use crate::backend::{Array, Backend, Shape, one_by_one};
 use crate::diffusion::Estimator;
@@ -66,8 +66,7 @@ pub fn sample<B: Noise + Vector>(
     let multistep = plan.updates.iter().any(|update| update.weights.x_hat_prev != 0.0);
     let mut x_hat_prev = multistep.then(|| backend.zeros(x.shape()));
     let waits = estimator.waits();
-    let mut step = |i: usize| {
-        let update = &plan.updates[i];
+    let mut update = |update: &Update| {
         let weights = update.weights;
         let x_hat = estimator.estimate(backend, &x, &[update.sigma])?;
         let noise = (weights.noise != 0.0).then(|| backend.noise_normal(x.shape(), update.stream(run), samples));
@@ -83,12 +82,13 @@ pub fn sample<B: Noise + Vector>(
         failures.look(backend, &x, update.step);
         Ok(())
     };
+    let mut step = |i: usize| backend.within(|| update(&plan.updates[i]));
     if waits {
         one_by_one(0..plan.updates.len(), &mut step, progress)?;
     } else {
         backend.steps(plan.updates.len(), &mut step, progress)?;
     }
-    let x_0 = estimator.estimate(backend, &x, &[plan.sigma_end])?;
+    let x_0 = backend.within(|| estimator.estimate(backend, &x, &[plan.sigma_end]))?;
     failures.look(backend, &x_0, plan.steps);
     let draws = failures.draws(backend, x_0, samples)?;
     progress(plan.calls());
