@@ -5,6 +5,7 @@ use super::head::{Head, cut, row};
 use super::panels::{Add, Tiles, pack, pack_transposed, panel_width, product, store_tile};
 use crate::backend::cpu::SharedMut;
 use crate::backend::cpu::lanes::get;
+use crate::backend::cpu::micro::LINE;
 use crate::backend::cpu::simd::{Body, LANES, Simd, Sum};
 use std::ops::Range;
 
@@ -226,6 +227,18 @@ struct ScoreGradients<'a, S: Simd> {
 }
 
 impl<S: Simd> Tiles<S> for ScoreGradients<'_, S> {
+    /// Asks for the tile's e, which comes from memory, while dp is computed.
+    #[inline(always)]
+    unsafe fn start<const MR: usize, const NV: usize>(&self, row: usize) -> [[S::V; NV]; MR] {
+        let nr = panel_width::<S>();
+        // SAFETY: as for the trait.
+        unsafe {
+            for line in self.e[row * nr..][..MR * nr].chunks(LINE) {
+                S::prefetch(line.as_ptr());
+            }
+            [[S::zero(); NV]; MR]
+        }
+    }
     #[inline(always)]
     unsafe fn finish<const MR: usize, const NV: usize>(&mut self, row: usize, mut acc: [[S::V; NV]; MR]) {
         let nr = panel_width::<S>();
