@@ -13,10 +13,7 @@
 // Launch: N blocks of 256 threads. Scalars and dots are f64, summed in an order that depends on M alone.
 // Bytes of cg_update: p, q, r, s, g read once from memory (p, q and r again, from the cache), p, r, s written; of
 // cg_update_masked: all but q.
-#include "rows.cuh"
-#include "scalar.cuh"
-
-enum Status { kRunning, kConverged, kBreakdown, kStatuses };
+#include "solver.cuh"
 
 extern "C" __global__ void __launch_bounds__(kRowThreads)
 cg_start_f32(float *p, float *s, float *rr, float *rr_start, float *status, const float *r, uint32_t measured,
@@ -81,13 +78,7 @@ template <class Q> static __device__ __forceinline__ void update(const Solve &at
     if (threadIdx.x == 0) *at.status = kBreakdown;
     return;
   }
-  each_of_row<float>(at.image, [&](auto width, uint32_t i) {
-    float s[W], g[W];
-    load(s, at.s + i);
-    load(g, at.g + i);
-    for (int j = 0; j < W; j++) s[j] = (float)(s[j] + alpha * g[j]);
-    store(at.s + i, s);
-  });
+  add_row(at.s, alpha, at.g, at.image);
   double rr_next = 0;
   each_of_row<float>(at.measured, [&](auto width, uint32_t i) {
     float r[W], p[W], product[W];

@@ -5,6 +5,7 @@
 //   add_assign                        y += x, x of one row for all or of as many rows as y
 //   row_axpy                          y_n += scale a_n x_n; a row with a_n = 0 keeps its bits
 //   row_scale, multiply               y_n = a_n x_n; z = x y, y broadcast over rows, channels or both
+//   row_normalize, row_quotient       y_n = x_n / sqrt(square_n), 0 where that is 0 or not finite; z = x / max(y, floor_n)
 //   row_dot                           z_n = <x_n, y_n>, summed in f64
 //   rows_finite, note_nonfinite       whether row n is finite; in which step it was first seen not to be
 //   gather_rows                       y_n = x_{index[n]}
@@ -113,6 +114,32 @@ extern "C" __global__ void vector_row_scale_f32(float *y, const float *x, const 
   });
 }
 KERNEL_ENTRY(vector_row_scale_f32)
+
+extern "C" __global__ void vector_row_normalize_f32(float *y, const float *x, const float *square, uint32_t row, uint32_t n) {
+  each_group<float>(row, n, [=](auto width, uint32_t i) {
+    const float s = square[i / row];
+    const bool direction = s > 0.f && s <= 3.4028234663852886e38f;
+    const double norm = sqrt((double)s);
+    float value[W];
+    load(value, x + i);
+    for (int j = 0; j < W; j++) value[j] = direction ? (float)(value[j] / norm) : 0.f;
+    store(y + i, value);
+  });
+}
+KERNEL_ENTRY(vector_row_normalize_f32)
+
+extern "C" __global__ void vector_row_quotient_f32(float *z, const float *x, const float *y, const float *floor,
+                                                   uint32_t floor_rows, uint32_t row, uint32_t n) {
+  each_group<float>(row, n, [=](auto width, uint32_t i) {
+    const float least = floor[floor_rows == 1 ? 0 : i / row];
+    float value[W], by[W];
+    load(value, x + i);
+    load(by, y + i);
+    for (int j = 0; j < W; j++) value[j] /= fmaxf(by[j], least);
+    store(z + i, value);
+  });
+}
+KERNEL_ENTRY(vector_row_quotient_f32)
 
 // x (N, H W, C), y (y_rows, H W, y_c), y_rows = 1 or N, y_c = 1 or C; z as x.
 template <class T>

@@ -37,6 +37,9 @@ pub enum Error {
     /// Something this build, machine or backend cannot do.
     #[error("{0}")]
     Unsupported(String),
+    /// The device's memory is exhausted; everything computed since the last check is void.
+    #[error("device: out of memory: {0}")]
+    OutOfMemory(String),
     /// The device failed; everything computed since the last check is void.
     #[error("device: {0}")]
     Device(String),

@@ -83,6 +83,8 @@ fn impossible_settings_are_refused() {
     let good = Settings::default();
     assert!(good.check().is_ok());
     assert_eq!(refused(Settings { iterations: 0, ..good }), "--iterations: expected at least 1, found 0");
+    let long = Settings { solver: Krylov::Gmres, iterations: 65, ..good };
+    assert_eq!(refused(long), "--iterations: expected at most 64 with gmres, found 65");
     assert_eq!(refused(Settings { rtol: -1.0, ..good }), "--rtol: expected 0 or more and below 1, found -1");
     assert_eq!(refused(Settings { zeta: f64::NAN, ..good }), "--zeta: expected a positive number, found NaN");
     assert_eq!(refused(Settings { lambda: 0.0, ..good }), "--lambda: expected a positive number, found 0");

@@ -296,8 +296,25 @@ fn the_emulated_device_samples_and_checks() {
     }
     home.run(&format!("{line} --device emulated --precision bf16 --out bf16"));
     assert!(home.run("check --device emulated --ops mask").contains(" 0 failed"));
-    let refused = home.refuse(&format!("{PRIOR} --count 690000 --batch 690000 --device emulated --out r"));
-    assert!(refused.contains("--batch") && refused.contains("GiB"), "{refused}");
+}
+
+#[cfg(feature = "emulator")]
+#[test]
+fn a_batch_that_does_not_fit_the_device_is_refused_with_what_would() {
+    let home = Home::new();
+    let line = format!("{PRIOR} --device emulated:64");
+    let refused = home.refuse(&format!("{line} --count 4000 --batch 4000 --out r"));
+    assert!(refused.contains("--batch: expected at most ") && refused.contains(" MiB, found 4000"), "{refused}");
+    let fitting: usize = refused.split("at most ").nth(1).unwrap().split(',').next().unwrap().parse().unwrap();
+    let refused = home.refuse(&format!("{line} --count 4000 --batch {} --out r", fitting + 1));
+    assert!(refused.contains(&format!("at most {fitting}, ")), "{refused}");
+    // the network has 2.6 MB
+    for batch in ["--batch 1", ""] {
+        let refused = home.refuse(&format!("{PRIOR} --device emulated:2 --count 1 {batch} --out one"));
+        let parts = ["device: out of memory: ", " bytes wanted, ", " free; the model with one sample needs more than "];
+        assert!(parts.iter().all(|part| refused.contains(part)), "{refused}");
+    }
+    assert!(home.refuse(&format!("{PRIOR} --device emulated:x --out r")).contains("--device"));
 }
 
 #[cfg(feature = "emulator")]

@@ -167,7 +167,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Waits, and reads all elements; the length must agree.
     ///
     /// # Errors
-    /// [`crate::Error::Device`] when the device has failed since the last check.
+    /// [`crate::Error::Device`] or [`crate::Error::OutOfMemory`] when the device has failed since the last check.
     fn download<T: Real>(&self, x: &Self::Tensor, host: &mut [T]) -> Result<()>;
     /// y ← x, of the same extents.
     fn assign(&self, y: &mut Self::Tensor, x: &Self::Tensor);

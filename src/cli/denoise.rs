@@ -133,13 +133,21 @@ impl<B: Ops> Call<'_, B> {
     fn all(&self) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
         let (shape, elements) = (self.x_t.shape, self.loaded.largest_array());
         let probe = || self.batch(0..1).map(drop);
-        let size = match self.options.batch {
+        let (size, predicted) = match self.options.batch {
             BatchSize::Of(size) => {
-                batch_size::check(self.backend, size.min(shape.n), elements, probe)?;
-                size
+                let size = size.min(shape.n);
+                (size, batch_size::check(self.backend, size, elements, probe)?)
             }
-            BatchSize::Auto => batch_size::automatic(self.backend, shape.n, elements, probe)?.size,
+            BatchSize::Auto => {
+                let predicted = batch_size::automatic(self.backend, shape.n, elements, probe)?;
+                (predicted.size, Some(predicted))
+            }
         };
+        self.batches(size).map_err(|error| batch_size::explain(self.backend, predicted, error))
+    }
+
+    fn batches(&self, size: usize) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
+        let shape = self.x_t.shape;
         let mut x_hat = vec![f32::NAN; shape.len()];
         let mut g = self.u.map(|_| x_hat.clone());
         for first in (0..shape.n).step_by(size) {

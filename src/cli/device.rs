@@ -43,13 +43,17 @@ impl DeviceOptions {
                 Err(why) => self.run_on_cpu(job, &format!(": chosen because {why}")),
             },
             #[cfg(feature = "emulator")]
-            Device::Emulated => {
+            Device::Emulated(memory) => {
                 let driver =
                     cuda::emulated::Emulated::new(cuda::emulated::Config { os_threads: 0, ..Default::default() })?;
+                let driver = match memory {
+                    Some(bytes) => driver.with_memory(bytes),
+                    None => driver,
+                };
                 self.run_on_gpu(job, driver, "")
             }
             #[cfg(not(feature = "emulator"))]
-            Device::Emulated => {
+            Device::Emulated(_) => {
                 let found = "emulated, but this build has not the feature `emulator`";
                 Err(Error::mismatch("--device", "auto, cpu or cuda", found))
             }

@@ -24,7 +24,7 @@ pub struct ModelOptions {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Device")]
 pub struct DeviceOptions {
-    /// Where to compute: auto, cpu, cuda, cuda:INDEX, or emulated where the feature `emulator` was built
+    /// Where to compute: auto, cpu, cuda, cuda:INDEX; where the feature `emulator` was built, emulated or emulated:MIB of memory
     #[arg(long, default_value = "auto", value_parser = device)]
     pub device: Device,
     /// Arithmetic of the network; solvers and operators stay in float32
@@ -47,8 +47,8 @@ pub enum Device {
     Cpu,
     /// The GPU of this number.
     Cuda(usize),
-    /// The GPU's kernels on the processor.
-    Emulated,
+    /// The GPU's kernels on the processor, and the bytes of its memory where they are told.
+    Emulated(Option<usize>),
 }
 
 /// `--precision`.
@@ -72,12 +72,18 @@ impl Precision {
 
 fn device(text: &str) -> std::result::Result<Device, String> {
     let cuda = |text: &str| text.strip_prefix("cuda:").and_then(|i| i.parse().ok()).map(Device::Cuda);
+    let emulated = |text: &str| {
+        let mib: u32 = text.strip_prefix("emulated:")?.parse().ok()?;
+        Some(Device::Emulated(Some((mib as usize) << 20)))
+    };
     match text {
         "auto" => Ok(Device::Auto),
         "cpu" => Ok(Device::Cpu),
         "cuda" => Ok(Device::Cuda(0)),
-        "emulated" => Ok(Device::Emulated),
-        _ => cuda(text).ok_or_else(|| "one of auto, cpu, cuda, cuda:INDEX, emulated".to_owned()),
+        "emulated" => Ok(Device::Emulated(None)),
+        _ => cuda(text)
+            .or_else(|| emulated(text))
+            .ok_or_else(|| "one of auto, cpu, cuda, cuda:INDEX, emulated".to_owned()),
     }
 }
 

@@ -129,23 +129,23 @@ impl Args {
         if done > 0 {
             say(out, format_args!("continuing: {done} of {total} samples are done"))?;
         }
-        let size = match self.batch {
+        let (size, predicted) = match self.batch {
             _ if done == total => return Ok(()),
             BatchSize::Of(size) => {
-                batch_size::check(sampling.backend, size.min(total - done), elements, || sampling.probe())?;
-                size
+                let size = size.min(total - done);
+                (size, batch_size::check(sampling.backend, size, elements, || sampling.probe())?)
             }
             BatchSize::Auto => {
-                let Prediction { size, bytes } =
-                    batch_size::automatic(sampling.backend, total - done, elements, || sampling.probe())?;
+                let predicted = batch_size::automatic(sampling.backend, total - done, elements, || sampling.probe())?;
+                let Prediction { size, bytes, .. } = predicted;
                 say(out, format_args!("batch: {size} samples at a time, {:.2} GiB", bytes as f64 / GIB))?;
-                size
+                (size, Some(predicted))
             }
         };
         let mut progress = Progress::new(total, done);
         let result = sampling.run(folder, total, size, &mut |done| progress.update(done));
         progress.finish();
-        result
+        result.map_err(|error| batch_size::explain(sampling.backend, predicted, error))
     }
 
     /// The number of samples.

@@ -10,6 +10,7 @@
 pub mod adam;
 pub mod attention;
 pub mod attn_block;
+pub mod bicgstab;
 pub mod cg;
 pub mod channel_norm;
 pub mod concat;
@@ -21,6 +22,7 @@ pub mod dropout;
 pub mod ema;
 pub mod gated_residual;
 pub mod global_norm;
+pub mod least_squares;
 pub mod linear;
 pub mod mask;
 pub mod merge;
@@ -37,6 +39,7 @@ pub mod vector;
 pub use adam::Adam;
 pub use attention::Attention;
 pub use attn_block::AttnBlock;
+pub use bicgstab::Bicgstab;
 pub use cg::ConjugateGradient;
 pub use channel_norm::ChannelNorm;
 pub use concat::Concat;
@@ -48,6 +51,7 @@ pub use dropout::Dropout;
 pub use ema::Ema;
 pub use gated_residual::GatedResidual;
 pub use global_norm::GlobalNorm;
+pub use least_squares::LeastSquares;
 pub use linear::Linear;
 pub use mask::Mask;
 pub use merge::Merge;
@@ -61,17 +65,22 @@ pub use silu::Silu;
 pub use upsample::Upsample;
 pub use vector::Vector;
 
+/// What the solvers of the measurement's system need.
+pub trait KrylovOps: Bicgstab + ConjugateGradient + LeastSquares {}
+
+impl<B: Bicgstab + ConjugateGradient + LeastSquares> KrylovOps for B {}
+
 /// Everything that networks, samplers and solvers need of a backend.
 pub trait Ops:
     Attention
     + AttnBlock
     + ChannelNorm
     + Concat
-    + ConjugateGradient
     + Conv2d
     + Dense
     + Dplr
     + GatedResidual
+    + KrylovOps
     + Linear
     + Mask
     + Merge
@@ -92,15 +101,14 @@ impl<B> Ops for B where
         + AttnBlock
         + ChannelNorm
         + Concat
-        + ConjugateGradient
         + Conv2d
         + Dense
         + Dplr
         + GatedResidual
+        + KrylovOps
         + Linear
         + Mask
         + Merge
-        + Mlp
         + Mlp
         + Noise
         + NoiseEmbedding

@@ -2,11 +2,10 @@
 
 use super::linearization::per_sigma;
 use super::solvers::{Solution, Solver, System};
-use crate::Result;
 use crate::backend::{Backend, Shape};
 use crate::diffusion::gaussian::{DplrMatrix, Gaussian};
 use crate::operators::Measurement;
-use crate::ops::{ConjugateGradient, Dplr, Vector};
+use crate::ops::{Dplr, KrylovOps, Vector};
 
 /// The covariance of x given x_t: Tweedie's or a heuristic, with Σ_t = σ² I.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -68,9 +67,9 @@ impl<B: Backend> Heuristic<B> {
         measurement: &Measurement<B>,
         residual: B::Tensor,
         image: Shape,
-    ) -> Result<Solution<B>>
+    ) -> Solution<B>
     where
-        B: ConjugateGradient + Dplr + Vector,
+        B: KrylovOps + Dplr,
     {
         let system = System {
             g: |p: &B::Tensor| measurement.operator.adjoint(backend, p),

@@ -1,15 +1,14 @@
 //! Diffusion posterior sampling (DPS).
 
 use super::counts::Counter;
-use super::linearization::Linearization;
-use super::solvers::{dots, scalars};
+use super::linearization::{Linearization, per_sigma};
 use super::{Counts, Posterior};
 use crate::Result;
 use crate::backend::{Array, Backend};
 use crate::diffusion::samplers::Plan;
 use crate::diffusion::{Denoiser, Estimator};
 use crate::operators::Measurement;
-use crate::ops::{ConjugateGradient, Vector};
+use crate::ops::KrylovOps;
 
 /// Every step of the sampler moves x_s by -ζ ∇‖y - A x̂‖ = ζ Jᵀ Aᵀ (y - A x̂) / ‖y - A x̂‖ more.
 ///
@@ -26,7 +25,7 @@ pub struct Dps<'a, B: Backend, D> {
     counter: Counter<B>,
 }
 
-impl<'a, B: ConjugateGradient, D> Dps<'a, B, D> {
+impl<'a, B: KrylovOps, D> Dps<'a, B, D> {
     /// ζ is the length of the move that a step of `plan` makes where J is the identity.
     pub fn new(backend: &B, denoiser: &'a D, measurement: &'a Measurement<B>, zeta: f64, plan: &Plan) -> Self {
         // on a grid uniform in ln σ all steps have the weights of the first
@@ -36,31 +35,21 @@ impl<'a, B: ConjugateGradient, D> Dps<'a, B, D> {
     }
 }
 
-impl<B: ConjugateGradient + Vector, D: Denoiser<B>> Estimator<B> for Dps<'_, B, D> {
+impl<B: KrylovOps, D: Denoiser<B>> Estimator<B> for Dps<'_, B, D> {
     fn estimate(&mut self, backend: &B, x_t: &B::Tensor, sigma: &[f64]) -> Result<B::Tensor> {
         let mut d = Linearization::new(backend, self.denoiser, x_t, sigma);
         let residual = self.measurement.residual(backend, &d.x_hat);
-        let rr = dots(backend, &residual, &residual)?;
-        let weights: Vec<f64> = rr
-            .iter()
-            .enumerate()
-            .map(|(n, rr)| match sigma[n % sigma.len()] > self.sigma_end && *rr > 0.0 {
-                true => self.strength / rr.sqrt(),
-                false => 0.0,
-            })
-            .collect();
-        let s = d.vjp(&self.measurement.operator.adjoint(backend, &residual));
+        let direction = backend.row_normalize(&residual, &backend.row_dot(&residual, &residual));
+        let s = d.vjp(&self.measurement.operator.adjoint(backend, &direction));
+        let strength = per_sigma(backend, sigma, |sigma| if sigma > self.sigma_end { self.strength } else { 0.0 });
         self.counter.call(d.vjps);
         let mut x_hat = d.x_hat;
-        backend.row_axpy(&mut x_hat, 1.0, &scalars(backend, &weights), &s);
+        backend.row_axpy(&mut x_hat, 1.0, &strength, &s);
         Ok(x_hat)
-    }
-    fn waits(&self) -> bool {
-        true
     }
 }
 
-impl<B: ConjugateGradient + Vector, D: Denoiser<B>> Posterior<B> for Dps<'_, B, D> {
+impl<B: KrylovOps, D: Denoiser<B>> Posterior<B> for Dps<'_, B, D> {
     fn counts(&self, backend: &B) -> Result<Counts> {
         self.counter.read(backend)
     }

@@ -8,7 +8,7 @@ use crate::Result;
 use crate::backend::{Array, Backend};
 use crate::diffusion::{Denoiser, Estimator};
 use crate::operators::Measurement;
-use crate::ops::{ConjugateGradient, Dplr, Vector};
+use crate::ops::{Dplr, KrylovOps};
 
 /// E\[x | x_t, y\] with q(y | x_t) matched in mean and covariance:
 /// x̂ + σ² Jᵀ Aᵀ v, where (Σ_y + A V Aᵀ) v = y - A x̂ and V stands for V\[x | x_t\].
@@ -27,7 +27,7 @@ pub struct Mmps<'a, B: Backend, D> {
     counter: Counter<B>,
 }
 
-impl<'a, B: ConjugateGradient + Dplr + Vector, D: Denoiser<B>> Mmps<'a, B, D> {
+impl<'a, B: KrylovOps + Dplr, D: Denoiser<B>> Mmps<'a, B, D> {
     /// The posterior of `measurement` under the prior of `denoiser`.
     pub fn new(
         backend: &B,
@@ -41,7 +41,7 @@ impl<'a, B: ConjugateGradient + Dplr + Vector, D: Denoiser<B>> Mmps<'a, B, D> {
     }
 }
 
-impl<B: ConjugateGradient + Dplr + Vector, D: Denoiser<B>> Estimator<B> for Mmps<'_, B, D> {
+impl<B: KrylovOps + Dplr, D: Denoiser<B>> Estimator<B> for Mmps<'_, B, D> {
     fn estimate(&mut self, backend: &B, x_t: &B::Tensor, sigma: &[f64]) -> Result<B::Tensor> {
         let Self { denoiser, measurement, solver, covariance, counter } = self;
         let mut d = Linearization::new(backend, *denoiser, x_t, sigma);
@@ -57,10 +57,10 @@ impl<B: ConjugateGradient + Dplr + Vector, D: Denoiser<B>> Estimator<B> for Mmps
                     },
                     masked: measurement.masked(&variance),
                 };
-                solver.solve(backend, residual, image, system)?
+                solver.solve(backend, residual, image, system)
             }
             Some(v) => {
-                let Solution { s, status } = v.solve(backend, *solver, measurement, residual, image)?;
+                let Solution { s, status } = v.solve(backend, *solver, measurement, residual, image);
                 Solution { s: d.vjp(&s), status }
             }
         };
@@ -70,12 +70,9 @@ impl<B: ConjugateGradient + Dplr + Vector, D: Denoiser<B>> Estimator<B> for Mmps
         backend.row_axpy(&mut x_hat, 1.0, &variance, &s);
         Ok(x_hat)
     }
-    fn waits(&self) -> bool {
-        self.solver.krylov.waits()
-    }
 }
 
-impl<B: ConjugateGradient + Dplr + Vector, D: Denoiser<B>> Posterior<B> for Mmps<'_, B, D> {
+impl<B: KrylovOps + Dplr, D: Denoiser<B>> Posterior<B> for Mmps<'_, B, D> {
     fn counts(&self, backend: &B) -> Result<Counts> {
         self.counter.read(backend)
     }

@@ -6,7 +6,8 @@ use crate::backend::Backend;
 use crate::diffusion::samplers::Plan;
 use crate::diffusion::{Denoiser, Gaussian};
 use crate::operators::Measurement;
-use crate::ops::{ConjugateGradient, Dplr, Vector};
+use crate::ops::least_squares::COLUMNS;
+use crate::ops::{Dplr, KrylovOps};
 use crate::{Error, Result};
 
 /// How E\[x | x_t, y\] is approximated.
@@ -85,6 +86,9 @@ impl Settings {
         if self.iterations == 0 {
             return Err(Error::mismatch("--iterations", "at least 1", 0));
         }
+        if self.solver == Krylov::Gmres && self.iterations > COLUMNS {
+            return Err(Error::mismatch("--iterations", format!("at most {COLUMNS} with gmres"), self.iterations));
+        }
         if !(0.0..1.0).contains(&self.rtol) {
             return Err(Error::mismatch("--rtol", "0 or more and below 1", self.rtol));
         }
@@ -109,7 +113,7 @@ impl Settings {
         plan: &Plan,
     ) -> Result<Box<dyn Posterior<B> + 'a>>
     where
-        B: Backend + ConjugateGradient + Dplr + Vector,
+        B: Backend + KrylovOps + Dplr,
         D: Denoiser<B>,
     {
         self.check()?;

@@ -7,7 +7,7 @@ use crate::Result;
 use crate::backend::{Array, Backend};
 use crate::diffusion::{Denoiser, Estimator};
 use crate::operators::Measurement;
-use crate::ops::{ConjugateGradient, Vector};
+use crate::ops::KrylovOps;
 
 /// x̂ + σ² Jᵀ Aᵀ v with v = (y - A x̂) / (Σ_y + σ² A Jᵀ Aᵀ 1), elementwise: the system's rows summed into a diagonal. Two VJPs.
 ///
@@ -21,7 +21,7 @@ pub struct Tmpd<'a, B: Backend, D> {
     counter: Counter<B>,
 }
 
-impl<'a, B: ConjugateGradient, D> Tmpd<'a, B, D> {
+impl<'a, B: KrylovOps, D> Tmpd<'a, B, D> {
     /// The posterior of `measurement` under the prior of `denoiser`.
     pub fn new(backend: &B, denoiser: &'a D, measurement: &'a Measurement<B>) -> Self {
         let counter = Counter::new(backend, measurement.y.shape().n);
@@ -29,7 +29,7 @@ impl<'a, B: ConjugateGradient, D> Tmpd<'a, B, D> {
     }
 }
 
-impl<B: ConjugateGradient + Vector, D: Denoiser<B>> Estimator<B> for Tmpd<'_, B, D> {
+impl<B: KrylovOps, D: Denoiser<B>> Estimator<B> for Tmpd<'_, B, D> {
     fn estimate(&mut self, backend: &B, x_t: &B::Tensor, sigma: &[f64]) -> Result<B::Tensor> {
         let Measurement { y, variance: cov_y, operator } = self.measurement;
         let mut d = Linearization::new(backend, self.denoiser, x_t, sigma);
@@ -38,25 +38,17 @@ impl<B: ConjugateGradient + Vector, D: Denoiser<B>> Estimator<B> for Tmpd<'_, B,
         backend.fill(&mut ones, 1.0);
         let g = d.vjp(&operator.adjoint(backend, &ones));
         let row_sums = self.measurement.covariance_product(backend, &ones, &backend.row_scale(&g, &variance));
-        let floor = backend.row_scale(&ones, cov_y);
         let residual = self.measurement.residual(backend, &d.x_hat);
-
-        // elementwise on the host: this method is here to be compared with, not to be fast
-        let [residual, row_sums, floor] = [&residual, &row_sums, &floor].map(|x| backend.to_vec(x));
-        let v: Vec<f64> =
-            (residual?.iter().zip(row_sums?).zip(floor?)).map(|((r, sum), floor)| r / sum.max(floor)).collect();
-        let s = d.vjp(&operator.adjoint(backend, &backend.upload(y.shape(), &v)));
+        let v = backend.row_quotient(&residual, &row_sums, cov_y);
+        let s = d.vjp(&operator.adjoint(backend, &v));
         self.counter.call(d.vjps);
         let mut x_hat = d.x_hat;
         backend.row_axpy(&mut x_hat, 1.0, &variance, &s);
         Ok(x_hat)
     }
-    fn waits(&self) -> bool {
-        true
-    }
 }
 
-impl<B: ConjugateGradient + Vector, D: Denoiser<B>> Posterior<B> for Tmpd<'_, B, D> {
+impl<B: KrylovOps, D: Denoiser<B>> Posterior<B> for Tmpd<'_, B, D> {
     fn counts(&self, backend: &B) -> Result<Counts> {
         self.counter.read(backend)
     }

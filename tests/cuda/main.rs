@@ -9,6 +9,7 @@ mod channel_norm;
 mod conv2d;
 mod elementwise;
 mod harness;
+mod memory;
 mod mlp;
 mod network;
 mod record;

@@ -6,20 +6,30 @@ use diem::backend::cpu::Cpu;
 use diem::backend::cuda::driver::Counters;
 use diem::backend::cuda::{Cuda, Dtype};
 use diem::backend::{Backend, Shape};
-use diem::diffusion::samplers::{Failure, Sampler, sample, start};
+use diem::diffusion::samplers::{Failure, Plan, Sampler, sample, start};
 use diem::diffusion::schedule::Schedule;
 use diem::diffusion::{Estimator, Gaussian};
 use diem::operators::{Measurement, PixelMask};
 use diem::ops::noise::{Purpose, Stream};
-use diem::ops::{ConjugateGradient, Dplr, Mask, Noise, Vector};
-use diem::posterior::solvers::{Krylov, Solver};
-use diem::posterior::{Covariance, Mmps, Posterior};
+use diem::ops::{Dplr, KrylovOps, Mask, Noise, Vector};
+use diem::posterior::solvers::Krylov;
+use diem::posterior::{CovarianceKind, Method, Settings};
 
 const IMAGE: Shape = Shape::new(3, 4, 5, 2);
 const SAMPLES: [u32; 3] = [4, 5, 6];
 const STEPS: usize = 7;
 const SAMPLERS: [Sampler; 4] =
     [Sampler::Ddpm, Sampler::Ddim { eta: 0.0 }, Sampler::Pc { corrections: 1, delta: 0.1 }, Sampler::TwoMSde];
+
+const MMPS: Settings = Settings {
+    method: Method::Mmps,
+    solver: Krylov::Cg,
+    iterations: 2,
+    rtol: 1e-3,
+    covariance: CovarianceKind::Tweedie,
+    zeta: 1.0,
+    lambda: 10.0,
+};
 
 fn device(record: bool) -> Cuda {
     counted(Place::default(), Dtype::F32, record)
@@ -29,6 +39,10 @@ fn stream() -> Stream {
     Stream::new(11, Purpose::Start)
 }
 
+fn plan(sampler: Sampler) -> Plan {
+    sampler.plan(Schedule::new(1e-2, 1e1).unwrap(), STEPS).unwrap()
+}
+
 /// Draws with `estimator`: x_0, and the failures. `progress` is told as by [`sample`].
 fn draw<B: Noise + Vector>(
     backend: &B,
@@ -36,16 +50,21 @@ fn draw<B: Noise + Vector>(
     estimator: &mut dyn Estimator<B>,
     progress: &mut dyn FnMut(usize),
 ) -> (Vec<f64>, Vec<Failure>) {
-    let plan = sampler.plan(Schedule::new(1e-2, 1e1).unwrap(), STEPS).unwrap();
+    let plan = plan(sampler);
     let x_1 = start(backend, &plan, None, IMAGE, stream(), &SAMPLES);
     let draws = sample(backend, estimator, &plan, x_1, stream(), &SAMPLES, progress).unwrap();
     (backend.to_vec(&draws.x_0).unwrap(), draws.failures)
 }
 
-/// Draws of the posterior under a Gaussian prior and a mask, by MMPS, and how its solves ended.
-fn posterior<B>(backend: &B, sampler: Sampler, krylov: Krylov, progress: &mut dyn FnMut(usize)) -> (Vec<f64>, Vec<u64>)
+/// Draws of the posterior under a Gaussian prior and a mask, and how the solves ended.
+fn posterior<B>(
+    backend: &B,
+    sampler: Sampler,
+    settings: Settings,
+    progress: &mut dyn FnMut(usize),
+) -> (Vec<f64>, Vec<u64>)
 where
-    B: ConjugateGradient + Dplr + Mask + Noise + Vector,
+    B: KrylovOps + Dplr + Mask + Noise + Vector,
 {
     let test = |shape: Shape, step| {
         backend.noise_normal(shape, Stream::new(2, Purpose::Test).at(step, 0), &[0, 1, 2][..shape.n])
@@ -58,19 +77,19 @@ where
     let mask = backend.upload(IMAGE.with_n(1).with_c(1), &mask);
     let operator = Box::new(PixelMask::new(mask, IMAGE).unwrap());
     let measurement = Measurement::new(backend, &test(IMAGE, 2), &[0.05], operator).unwrap();
-    let solver = Solver { krylov, iterations: 2, rtol: 1e-3 };
-    let mut mmps = Mmps::new(backend, &gaussian, &measurement, solver, Covariance::Tweedie);
-    let (x_0, failures) = draw(backend, sampler, &mut mmps, progress);
+    let mut estimator = settings.estimator(backend, &gaussian, &measurement, None, &plan(sampler)).unwrap();
+    let (x_0, failures) = draw(backend, sampler, &mut *estimator, progress);
     assert_eq!(failures, []);
-    (x_0, mmps.counts(backend).unwrap().converged)
+    assert!(x_0.iter().all(|x| x.is_finite()));
+    (x_0, estimator.counts(backend).unwrap().converged)
 }
 
 #[test]
 fn replayed_steps_have_the_bits_of_eager_ones() {
     for sampler in SAMPLERS {
         let (eager, recorded) = (device(false), device(true));
-        let expected = posterior(&eager, sampler, Krylov::Cg, &mut |_| ());
-        assert_eq!(posterior(&recorded, sampler, Krylov::Cg, &mut |_| ()), expected, "{sampler:?}");
+        let expected = posterior(&eager, sampler, MMPS, &mut |_| ());
+        assert_eq!(posterior(&recorded, sampler, MMPS, &mut |_| ()), expected, "{sampler:?}");
         let updates = if matches!(sampler, Sampler::Pc { .. }) { 2 * STEPS } else { STEPS };
         assert_eq!(recorded.driver().counters().graphs, updates - 1, "{sampler:?}: all steps but the first");
         assert_eq!(eager.driver().counters().graphs, 0);
@@ -82,7 +101,7 @@ fn nothing_is_allocated_and_nobody_waits_inside_a_step() {
     let backend = device(true);
     let run = || {
         let mut counters = Vec::new();
-        posterior(&backend, Sampler::TwoMSde, Krylov::Cg, &mut |_| counters.push(backend.driver().counters()));
+        posterior(&backend, Sampler::TwoMSde, MMPS, &mut |_| counters.push(backend.driver().counters()));
         counters
     };
     let first = run();
@@ -95,11 +114,20 @@ fn nothing_is_allocated_and_nobody_waits_inside_a_step() {
 }
 
 #[test]
-fn a_solver_that_reads_the_device_runs_eagerly() {
-    let (eager, recorded) = (device(false), device(true));
-    let expected = posterior(&eager, Sampler::Ddpm, Krylov::Gmres, &mut |_| ());
-    assert_eq!(posterior(&recorded, Sampler::Ddpm, Krylov::Gmres, &mut |_| ()), expected);
-    assert_eq!(recorded.driver().counters().graphs, 0);
+fn every_method_and_solver_is_replayed() {
+    for settings in [
+        Settings { solver: Krylov::Gmres, ..MMPS },
+        Settings { solver: Krylov::Bicgstab, ..MMPS },
+        Settings { method: Method::Dps, ..MMPS },
+        Settings { method: Method::Pgdm, ..MMPS },
+        Settings { method: Method::Tmpd, ..MMPS },
+        Settings { method: Method::Diffpir, solver: Krylov::Gmres, ..MMPS },
+    ] {
+        let (eager, recorded) = (device(false), device(true));
+        let expected = posterior(&eager, Sampler::Ddpm, settings, &mut |_| ());
+        assert_eq!(posterior(&recorded, Sampler::Ddpm, settings, &mut |_| ()), expected, "{settings:?}");
+        assert_eq!(recorded.driver().counters().graphs, STEPS - 1, "{settings:?}: all steps but the first");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use diem::backend::reference::Reference;
 use diem::backend::{Array, Backend, Shape};
 use diem::ops::cg::{BREAKDOWN, CONVERGED, MaskedSystem, RUNNING};
 use diem::ops::noise::{Purpose, Stream};
-use diem::ops::{ConjugateGradient, Dense, Dplr, Mask, Noise, Precondition};
+use diem::ops::{Bicgstab, ConjugateGradient, Dense, Dplr, LeastSquares, Mask, Noise, Precondition};
 
 /// Three samples: rows of 105 elements, which no 16-byte access divides, and of 192, which are made of them.
 const SHAPES: [Shape; 2] = [Shape::new(3, 5, 7, 3), Shape::new(3, 8, 8, 3)];
@@ -182,6 +182,91 @@ fn the_mask_is_part_of_the_iteration() {
         // r cancels to a tenth in two iterations: ten times a few roundings
         agree(&inputs, Dtype::F32, 1e-5, run, run);
     }
+}
+
+#[test]
+fn bicgstab_iterations() {
+    /// Two iterations with given products of p and r: everything after each half.
+    fn run<B: Bicgstab>(b: &B, x: &[B::Tensor]) -> Vec<B::Tensor> {
+        let mut state = b.bicgstab_start(b.copy(&x[0]), SHAPES[1].with_n(6));
+        let mut found = Vec::new();
+        for products in x[2..].chunks(2) {
+            b.bicgstab_bi(&mut state, &x[1], &products[0], 1e-3);
+            found.extend([&state.r, &state.s, &state.numbers, &state.status].map(|x| b.copy(x)));
+            b.bicgstab_stab(&mut state, &products[0], &x[1], &products[1], 1e-3);
+            found.extend([&state.r, &state.p, &state.s, &state.numbers, &state.status].map(|x| b.copy(x)));
+        }
+        found
+    }
+    // sample 0 iterates twice; 1 has no residual; 2 has <r, v> = 0, and 3 a v that is not finite: no α; 4 converges at once,
+    // since v = r; 5 has t = 0: no ω
+    let measured = Shape::new(6, 5, 7, 3);
+    let row = measured.row();
+    let mut r = Input::f32(measured, 0).values;
+    r[row..2 * row].fill(0.0);
+    let [v, t, second_v, second_t] = [1, 2, 3, 4].map(|slot| {
+        let noise = Input::f32(measured, slot).values;
+        let scales = [1.0, 1.0, 0.0, f64::NAN, 1.0, if slot % 2 == 0 { 0.0 } else { 1.0 }];
+        let weights = [0.3, 0.3, 0.0, 0.3, 0.0, if slot % 2 == 0 { 0.0 } else { 0.3 }];
+        let product = |i: usize| scales[i / row] * r[i] + weights[i / row] * noise[i];
+        Input::new(measured, Dtype::F32, (0..measured.len()).map(product))
+    });
+    let r = Input::new(measured, Dtype::F32, r.iter().copied());
+    let inputs = [r, Input::f32(SHAPES[1].with_n(6), 5), v, t, second_v, second_t];
+    // r cancels to a third in each half, and ρ = <r̃, r> more: ten times a few roundings
+    agree(&inputs, Dtype::F32, 1e-5, run, run);
+
+    let reference = Reference::new();
+    let x: Vec<_> = inputs.iter().map(|input| reference.upload(input.shape, &input.values)).collect();
+    let status = run(&reference, &x).last().expect("of the last half").to_vec();
+    assert_eq!(status, [RUNNING, CONVERGED, BREAKDOWN, BREAKDOWN, CONVERGED, BREAKDOWN]);
+}
+
+#[test]
+fn least_squares_of_each_sample() {
+    /// Three columns: the status after each, and the solution.
+    fn run<B: LeastSquares>(b: &B, x: &[B::Tensor]) -> Vec<B::Tensor> {
+        let mut state = b.least_squares_start(&x[0], 3);
+        let mut found = vec![b.copy(&state.status)];
+        let mut columns = x[1..].iter();
+        for j in 0..3 {
+            let column: Vec<_> = columns.by_ref().take(j + 1).map(|x| b.copy(x)).collect();
+            b.least_squares_push(&mut state, &column, columns.next().expect("its square"), 1e-3);
+            found.push(b.copy(&state.status));
+        }
+        found.extend(b.least_squares_solution(&state));
+        found
+    }
+    // sample 0 runs through; 1 has β = 0; 2 a β that is not finite; 3 converges at column 1, whose last element is 0; 4 has a column
+    // 1 that is not finite, 5 one of zeros, and both keep the solution of column 0
+    let numbers = |values: [f64; 6]| Input::new(Shape::rows(6, 1), Dtype::F32, values);
+    let inputs = [
+        numbers([2.0, 0.0, f64::INFINITY, 1.0, 3.0, 1.0]),
+        numbers([1.0, 1.0, 1.0, 1.5, 2.0, 0.0]),
+        numbers([0.25, 1.0, 1.0, 0.5, 1.0, 1.0]),
+        numbers([0.3, 1.0, 1.0, -0.5, f64::NAN, 0.0]),
+        numbers([1.2, 1.0, 1.0, 0.8, 1.0, 0.0]),
+        numbers([0.16, 1.0, 1.0, 0.0, 1.0, 0.0]),
+        numbers([-0.2, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        numbers([0.1, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        numbers([0.9, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        numbers([0.09, 1.0, 1.0, 1.0, 1.0, 1.0]),
+    ];
+    let reference = Reference::new();
+    let x: Vec<_> = inputs.iter().map(|input| reference.upload(input.shape, &input.values)).collect();
+    let expected = run(&reference, &x);
+    let status = [RUNNING, CONVERGED, BREAKDOWN, CONVERGED, BREAKDOWN, BREAKDOWN];
+    assert_eq!(expected[3].to_vec(), status);
+    // min ‖β e_1 - H y‖ has Hᵀ H y = β Hᵀ e_1: sample 0, three columns
+    let h = [[1.0, 0.3, -0.2], [0.5, 1.2, 0.1], [0.0, 0.4, 0.9], [0.0, 0.0, 0.3]];
+    let y: Vec<f64> = expected[4..].iter().map(|y| y[0]).collect();
+    let residual: Vec<f64> =
+        (0..4).map(|i| if i == 0 { 2f64.sqrt() } else { 0.0 } - (0..3).map(|j| h[i][j] * y[j]).sum::<f64>()).collect();
+    for j in 0..3 {
+        let normal: f64 = (0..4).map(|i| h[i][j] * residual[i]).sum();
+        assert!(normal.abs() < 1e-6, "column {j}: {normal:e}"); // the inputs are f32
+    }
+    agree(&inputs, Dtype::F32, 1e-6, run, run);
 }
 
 #[test]

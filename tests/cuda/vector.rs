@@ -198,3 +198,21 @@ fn a_row_is_picked_from_many_arrays() {
     let inputs: Vec<_> = shapes.into_iter().enumerate().map(|(slot, shape)| Input::f32(shape, slot)).collect();
     agree(&inputs, Dtype::F32, 0.0, run, run);
 }
+
+#[test]
+fn rows_over_their_norms_and_over_others() {
+    fn run<B: Vector>(b: &B, x: &[B::Tensor]) -> Vec<B::Tensor> {
+        vec![b.row_normalize(&x[0], &x[2]), b.row_quotient(&x[0], &x[1], &x[3]), b.row_quotient(&x[0], &x[1], &x[4])]
+    }
+    let numbers = |values: &[f64]| Input::new(Shape::rows(values.len(), 1), Dtype::F32, values.iter().copied());
+    for shape in SHAPES {
+        // a row of norm 0 has no direction
+        let scalars = [numbers(&[2.0, 0.0, 0.3]), numbers(&[0.7, 1e-3, 2.0]), numbers(&[0.2])];
+        let inputs: Vec<_> = [Input::f32(shape, 0), Input::f32(shape, 1)].into_iter().chain(scalars).collect();
+        agree(&inputs, Dtype::F32, F32, run, run);
+    }
+    let b = device(Default::default(), Dtype::F32);
+    let x = b.upload(Shape::rows(2, 2), &[f64::NAN, 1.0, 1.0, 1.0]);
+    let square = b.upload(Shape::rows(2, 1), &[f64::NAN, f64::INFINITY]);
+    assert_eq!(b.to_vec(&b.row_normalize(&x, &square)).unwrap(), [0.0; 4], "no direction either");
+}

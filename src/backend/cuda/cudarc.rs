@@ -294,9 +294,7 @@ impl Driver for Gpu {
         if result == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
             let mib = |bytes: usize| bytes as f64 / (1 << 20) as f64;
             let (wanted, free, all) = (mib(bytes), mib(self.free_memory()?), mib(self.properties.memory));
-            return Err(Error::Device(format!(
-                "out of memory: {wanted:.1} MiB wanted, {free:.1} of {all:.0} MiB free"
-            )));
+            return Err(Error::OutOfMemory(format!("{wanted:.1} MiB wanted, {free:.1} of {all:.0} MiB free")));
         }
         check(result, "memory of the device")?;
         Ok(address)

@@ -5,6 +5,7 @@ use crate::backend::host::available_memory;
 use crate::{Error, Result};
 pub use diem_emulator::{Config, HAS_RACE_CHECKER, Policy};
 use diem_emulator::{Emulator, Tensor};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Streaming multiprocessors of an emulated device: few, so that small arrays fill them.
@@ -19,6 +20,7 @@ pub struct Emulated {
 struct Device {
     emulator: Emulator,
     counters: Mutex<Counters>,
+    pieces: Mutex<HashMap<u64, usize>>, // bytes of what is allocated, by address
 }
 
 impl Emulated {
@@ -43,7 +45,17 @@ impl Emulated {
             shared_memory: 227 << 10,
             memory: available_memory().unwrap_or(4 << 30),
         };
-        Ok(Self { device: Arc::new(Device { emulator, counters: Mutex::default() }), properties })
+        let device = Device { emulator, counters: Mutex::default(), pieces: Mutex::default() };
+        Ok(Self { device: Arc::new(device), properties })
+    }
+    /// The same device with so many bytes of memory.
+    pub fn with_memory(mut self, bytes: usize) -> Self {
+        self.properties.memory = bytes;
+        self
+    }
+    fn free_bytes(&self) -> usize {
+        let taken: usize = self.device.pieces().values().sum();
+        self.properties.memory.saturating_sub(taken).min(available_memory().unwrap_or(usize::MAX))
     }
 }
 
@@ -55,6 +67,9 @@ impl Device {
         let args: Vec<&[u8]> = args.bytes().collect();
         // SAFETY: the caller's promise; the backend queues one launch at a time.
         unsafe { self.emulator.launch(kernel, *grid, *block, *shared, &args) }.map_err(Error::Device)
+    }
+    fn pieces(&self) -> MutexGuard<'_, HashMap<u64, usize>> {
+        self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
     }
     fn count(&self) -> MutexGuard<'_, Counters> {
         self.counters.lock().unwrap_or_else(PoisonError::into_inner)
@@ -69,13 +84,20 @@ impl Driver for Emulated {
         &self.properties
     }
     fn free_memory(&self) -> Result<usize> {
-        Ok(available_memory().unwrap_or(self.properties.memory))
+        Ok(self.free_bytes())
     }
     fn alloc(&self, bytes: usize) -> Result<u64> {
         self.device.count().allocations += 1;
-        self.device.emulator.alloc(bytes).map_err(Error::Device)
+        let free = self.free_bytes();
+        if bytes > free {
+            return Err(Error::OutOfMemory(format!("{bytes} bytes wanted, {free} free")));
+        }
+        let address = self.device.emulator.alloc(bytes).map_err(Error::OutOfMemory)?;
+        self.device.pieces().insert(address, bytes);
+        Ok(address)
     }
     fn free(&self, address: u64) -> Result<()> {
+        self.device.pieces().remove(&address);
         self.device.emulator.free(address).map_err(Error::Device)
     }
     fn upload(&self, address: u64, host: &[u8]) -> Result<()> {

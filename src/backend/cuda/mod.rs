@@ -44,7 +44,7 @@ pub struct Cuda {
     driver: Arc<dyn Driver>,
     pool: Arc<Pool>,
     options: Options,
-    failure: Mutex<Option<String>>, // the first error since the last report
+    failure: Mutex<Option<Error>>, // the first error since the last report
     recorder: Recorder,
     samples: Mutex<Option<(Vec<u32>, Arc<CudaTensor>)>>, // numbers of the batch's samples, the last that were asked for
 }
@@ -146,7 +146,7 @@ impl Cuda {
         // SAFETY: ops pass addresses of arrays that they hold, of the extents that the kernel is told; a piece of memory
         // goes back to the pool, and from there to ops queued later, never to the driver while work is queued.
         if let Err(error) = unsafe { self.driver.launch(&launch) } {
-            self.fail(format!("{launch}: {error}"));
+            self.fail(Error::Device(format!("{launch}: {error}")));
         }
     }
 
@@ -156,7 +156,7 @@ impl Cuda {
             return TensorMap::default();
         }
         self.driver.tensor_map(boxes).unwrap_or_else(|error| {
-            self.fail(format!("{boxes:?}: {error}"));
+            self.fail(Error::Device(format!("{boxes:?}: {error}")));
             TensorMap::default()
         })
     }
@@ -166,7 +166,7 @@ impl Cuda {
             Slots::None => self.upload_now(shape, dtype, bytes),
             Slots::At(address) => CudaTensor::borrowed(shape, dtype, address),
             Slots::Full => {
-                self.fail(record::FULL);
+                self.fail(Error::Device(record::FULL.to_owned()));
                 CudaTensor::borrowed(shape, dtype, 0)
             }
         }
@@ -178,15 +178,15 @@ impl Cuda {
         }
         x
     }
-    fn failure(&self) -> MutexGuard<'_, Option<String>> {
+    fn failure(&self) -> MutexGuard<'_, Option<Error>> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    fn fail(&self, error: impl ToString) {
-        self.failure().get_or_insert_with(|| error.to_string());
+    fn fail(&self, error: Error) {
+        self.failure().get_or_insert(error);
     }
     /// The error that has been kept, which is forgotten.
     fn report(&self) -> Result<()> {
-        self.failure().take().map_or(Ok(()), |failure| Err(Error::Device(failure)))
+        self.failure().take().map_or(Ok(()), Err)
     }
 }
 
@@ -225,7 +225,7 @@ impl Backend for Cuda {
     fn download<T: Real>(&self, x: &CudaTensor, host: &mut [T]) -> Result<()> {
         assert_eq!(x.shape().len(), host.len(), "download of {:?}", x.shape());
         if self.recorder.is_recording() {
-            self.fail("a recorded step does not read the device");
+            self.fail(Error::Device("a recorded step does not read the device".to_owned()));
         }
         self.report()?;
         let mut bytes = vec![0; x.bytes()];

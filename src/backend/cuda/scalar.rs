@@ -2,6 +2,7 @@
 
 use super::record::{FULL, Slots};
 use super::{Cuda, CudaTensor};
+use crate::Error;
 use crate::backend::{Backend, Shape};
 
 /// An f32 argument of a kernel: `at` where it is not null, else `value`. With `stride` 1 it stands for one number per row.
@@ -68,7 +69,7 @@ impl Cuda {
             Slots::None => None,
             Slots::At(address) => Some(address),
             Slots::Full => {
-                self.fail(FULL);
+                self.fail(Error::Device(FULL.to_owned()));
                 None
             }
         }

@@ -3,7 +3,7 @@
 use super::{BREAKDOWN, CONVERGED, CgState, ConjugateGradient, RUNNING, STATUSES};
 use crate::backend::host::HostBackend;
 use crate::backend::{Array, Backend, Real, Shape};
-use crate::ops::vector::host::dot;
+use crate::ops::vector::host::{axpy, dot};
 
 impl<B: HostBackend> ConjugateGradient for B {
     fn cg_start(&self, r: Self::Tensor, image: Shape) -> CgState<Self> {
@@ -51,12 +51,5 @@ impl<B: HostBackend> ConjugateGradient for B {
             let count = &mut tally.row_mut(n)[status.f64() as usize];
             *count = B::Elem::of(count.f64() + 1.0);
         }
-    }
-}
-
-/// y += a x, each element rounded once.
-fn axpy<T: Real>(y: &mut [T], a: f64, x: &[T]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y = T::of(y.f64() + a * x.f64());
     }
 }

@@ -102,6 +102,26 @@ impl Vector for Cuda {
         y
     }
 
+    fn row_normalize(&self, x: &CudaTensor, square: &CudaTensor) -> CudaTensor {
+        let shape = x.shape();
+        assert_eq!(square.shape(), Shape::rows(shape.n, 1), "squares of {shape:?}");
+        let y = self.alloc(shape);
+        let args = Args::new().ptr_f32(&y).ptr_f32(x).ptr_f32(square).arg(shape.row() as u32).arg(shape.len() as u32);
+        self.launch(Launch::elements("vector_row_normalize_f32", shape.row(), shape.len(), Dtype::F32, args));
+        y
+    }
+
+    fn row_quotient(&self, x: &CudaTensor, y: &CudaTensor, floor: &CudaTensor) -> CudaTensor {
+        let shape = x.shape();
+        assert_eq!(shape, y.shape(), "row_quotient");
+        assert_rows(shape, floor.shape());
+        let z = self.alloc(shape);
+        let args = Args::new().ptr_f32(&z).ptr_f32(x).ptr_f32(y).ptr_f32(floor).arg(floor.shape().n as u32);
+        let args = args.arg(shape.row() as u32).arg(shape.len() as u32);
+        self.launch(Launch::elements("vector_row_quotient_f32", shape.row(), shape.len(), Dtype::F32, args));
+        z
+    }
+
     fn multiply(&self, x: &CudaTensor, y: &CudaTensor) -> CudaTensor {
         let (shape, other) = (x.shape(), y.shape());
         assert_rows(shape, other);

@@ -42,6 +42,13 @@ pub(crate) fn dot<T: Real>(x: &[T], y: &[T]) -> f64 {
     sums.iter().sum::<f64>() + tail
 }
 
+/// y += a x, each element rounded once.
+pub(crate) fn axpy<T: Real>(y: &mut [T], a: f64, x: &[T]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = T::of(y.f64() + a * x.f64());
+    }
+}
+
 /// The elements of terms that all have the extents `shape`.
 fn slices<'a, T: Real>(shape: Shape, terms: &[(f64, &'a HostTensor<T>)]) -> Vec<(f64, &'a [T])> {
     let slice = |&(a, x): &(f64, &'a HostTensor<T>)| {
@@ -92,9 +99,7 @@ impl<B: HostBackend> Vector for B {
         for n in 0..shape.n {
             let a = a.row_or_shared(n)[0].f64();
             if a != 0.0 {
-                for (y, x) in y.row_mut(n).iter_mut().zip(x.row(n)) {
-                    *y = B::Elem::of(y.f64() + scale * a * x.f64());
-                }
+                axpy(y.row_mut(n), scale * a, x.row(n));
             }
         }
     }
@@ -110,6 +115,35 @@ impl<B: HostBackend> Vector for B {
             }
         }
         y
+    }
+
+    fn row_normalize(&self, x: &Self::Tensor, square: &Self::Tensor) -> Self::Tensor {
+        let shape = x.shape();
+        assert_eq!(square.shape(), Shape::rows(shape.n, 1), "squares of {shape:?}");
+        let mut y = self.zeros(shape);
+        for n in 0..shape.n {
+            let square = square[n].f64();
+            if square > 0.0 && square.is_finite() {
+                for (y, x) in y.row_mut(n).iter_mut().zip(x.row(n)) {
+                    *y = B::Elem::of(x.f64() / square.sqrt());
+                }
+            }
+        }
+        y
+    }
+
+    fn row_quotient(&self, x: &Self::Tensor, y: &Self::Tensor, floor: &Self::Tensor) -> Self::Tensor {
+        let shape = x.shape();
+        assert_eq!(shape, y.shape(), "row_quotient");
+        assert_rows(shape, floor.shape());
+        let mut z = self.alloc(shape);
+        for n in 0..shape.n {
+            let floor = floor.row_or_shared(n)[0].f64();
+            for (z, (x, y)) in z.row_mut(n).iter_mut().zip(x.row(n).iter().zip(y.row(n))) {
+                *z = B::Elem::of(x.f64() / y.f64().max(floor));
+            }
+        }
+        z
     }
 
     fn multiply(&self, x: &Self::Tensor, y: &Self::Tensor) -> Self::Tensor {

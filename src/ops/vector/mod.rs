@@ -18,6 +18,10 @@ pub trait Vector: Backend {
     fn row_axpy(&self, y: &mut Self::Tensor, scale: f64, a: &Self::Tensor, x: &Self::Tensor);
     /// a_n x_n.
     fn row_scale(&self, x: &Self::Tensor, a: &Self::Tensor) -> Self::Tensor;
+    /// x_n / √square_n, for `square` (N, 1, 1, 1); 0 where that is 0 or not finite.
+    fn row_normalize(&self, x: &Self::Tensor, square: &Self::Tensor) -> Self::Tensor;
+    /// x / max(y, floor_n), elementwise, for x and y of one shape.
+    fn row_quotient(&self, x: &Self::Tensor, y: &Self::Tensor, floor: &Self::Tensor) -> Self::Tensor;
     /// x y, elementwise; y may have one row, one channel or both for all.
     fn multiply(&self, x: &Self::Tensor, y: &Self::Tensor) -> Self::Tensor;
     /// <x_n, y_n>, (N, 1, 1, 1).

@@ -5,29 +5,21 @@ mod bicgstab;
 mod cg;
 mod gmres;
 
-use crate::Result;
 use crate::backend::{Backend, Shape};
+use crate::ops::KrylovOps;
 use crate::ops::cg::MaskedSystem;
-use crate::ops::{ConjugateGradient, Vector};
 
 /// Which Krylov method.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Krylov {
-    /// Conjugate gradient, for a symmetric positive system: k products for k iterations, no host synchronisation.
+    /// Conjugate gradient, for a symmetric positive system: k products for k iterations.
     #[default]
     Cg,
     /// Generalised minimal residual, for any system: k products for k iterations.
     Gmres,
     /// Stabilised biconjugate gradient, for any system: 2k products for k iterations.
     Bicgstab,
-}
-
-impl Krylov {
-    /// Whether an iteration reads the device.
-    pub fn waits(self) -> bool {
-        self != Self::Cg
-    }
 }
 
 /// A solver and when it stops.
@@ -74,42 +66,24 @@ where
 }
 
 impl Solver {
-    /// Solves `system` v = `residual` from v = 0, for every sample by itself.
-    ///
-    /// # Errors
-    /// When the device has failed.
+    /// Solves `system` v = `residual` from v = 0, for every sample by itself, without a host synchronisation.
     pub fn solve<B, G, Q>(
         &self,
         backend: &B,
         residual: B::Tensor,
         image: Shape,
         mut system: System<'_, B, G, Q>,
-    ) -> Result<Solution<B>>
+    ) -> Solution<B>
     where
-        B: ConjugateGradient,
+        B: KrylovOps,
         G: FnMut(&B::Tensor) -> B::Tensor,
         Q: Fn(&B::Tensor, &B::Tensor) -> B::Tensor,
     {
         let Self { krylov, iterations, rtol } = *self;
         match krylov {
-            Krylov::Cg => Ok(cg::solve(backend, iterations, rtol, residual, image, system)),
+            Krylov::Cg => cg::solve(backend, iterations, rtol, residual, image, system),
             Krylov::Gmres => gmres::solve(backend, iterations, rtol, residual, image, |p| system.product(p)),
             Krylov::Bicgstab => bicgstab::solve(backend, iterations, rtol, residual, image, |p| system.product(p)),
         }
     }
-}
-
-/// <x_n, y_n> on the host.
-pub(super) fn dots<B: Vector>(backend: &B, x: &B::Tensor, y: &B::Tensor) -> Result<Vec<f64>> {
-    backend.to_vec(&backend.row_dot(x, y))
-}
-
-/// Per-sample scalars on the device.
-pub(super) fn scalars<B: Backend>(backend: &B, a: &[f64]) -> B::Tensor {
-    backend.upload(Shape::rows(a.len(), 1), a)
-}
-
-/// y_n += scale a_n x_n; a sample with a_n = 0 keeps its bits.
-fn axpy<B: Vector>(backend: &B, y: &mut B::Tensor, scale: f64, a: &[f64], x: &B::Tensor) {
-    backend.row_axpy(y, scale, &scalars(backend, a), x);
 }
