@@ -14,6 +14,7 @@ mod mlp;
 mod network;
 mod record;
 mod sampling;
+mod sanitizers;
 mod seeded_bugs;
 mod training;
 mod unet;
