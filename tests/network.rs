@@ -3,6 +3,7 @@
 use diem::backend::reference::Reference;
 use diem::backend::{Backend, Keep, Shape};
 use diem::nn::{Grads, Layout, Mlp, MlpConfig, Network, ParamId, UNet, UNetConfig};
+use diem::ops::dropout::Masks;
 use diem::ops::noise::{Purpose, Stream};
 
 const BATCH: usize = 2;
@@ -185,4 +186,31 @@ fn presets_have_as_many_parameters_as_in_pytorch() {
         config.validate().unwrap();
         assert_eq!(config.layout().elements(), elements, "{name}");
     }
+}
+
+#[test]
+fn what_dropout_drops_depends_on_step_sample_and_layer_alone() {
+    let (backend, config) = (Reference::new(), unet());
+    let network = config.build(&backend, &weights(&config.layout()));
+    let image = UNetConfig::IMAGE;
+    let value = |samples: &[u32], rate: f64, step: usize| {
+        let shape = image.with_n(samples.len());
+        let x: Vec<f64> = samples.iter().flat_map(|sample| normal(*sample, image.row())).collect();
+        let condition = network.condition(&backend, &[0.4], Keep::All);
+        let stream = Stream::new(3, Purpose::Test).at(step, 0);
+        let masks = (rate > 0.0).then_some(Masks { rate, stream, samples });
+        network.forward_dropout(&backend, &backend.upload(shape, &x), &condition, Keep::All, masks).0.to_vec()
+    };
+    let together = value(&[8, 70_000], 0.4, 9);
+    assert_eq!(together, [value(&[8], 0.4, 9), value(&[70_000], 0.4, 9)].concat());
+    assert_ne!(value(&[8], 0.4, 10), value(&[8], 0.4, 9));
+    assert_ne!(value(&[8], 0.4, 9), value(&[8], 0.0, 9));
+
+    let masks = Masks { rate: 0.4, stream: Stream::new(3, Purpose::Test).at(9, 0), samples: &[8] };
+    let [first, second] = [0, 1].map(|layer| {
+        let mut x = backend.upload(Shape::rows(1, 64), &[0.6; 64]);
+        masks.layer(layer).apply(&backend, &mut x);
+        x.to_vec()
+    });
+    assert!(first.iter().all(|x| *x == 0.0 || (x - 1.0).abs() < 1e-15) && first != second);
 }

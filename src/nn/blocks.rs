@@ -6,6 +6,7 @@ use crate::backend::{Array, Backend, Keep, Shape};
 use crate::ops::Ops;
 use crate::ops::attn_block::{AttnBlockGrads, AttnBlockSaved, AttnBlockWeights};
 use crate::ops::channel_norm::Modulation;
+use crate::ops::dropout::Masks;
 use crate::ops::res_block::{ResBlockGrads, ResBlockSaved, ResBlockWeights};
 use std::borrow::Borrow;
 use std::sync::Arc;
@@ -21,6 +22,14 @@ pub(super) struct Block<B: Ops> {
 enum Kind<B: Ops> {
     Res(ResLayers<B>),
     Attn(AttnLayers<B>),
+}
+
+/// How a forward is done.
+#[derive(Clone, Copy)]
+pub(super) struct Pass<'a> {
+    pub keep: Keep,
+    /// What residual blocks drop.
+    pub dropout: Option<Masks<'a>>,
 }
 
 /// What a block's VJPs need.
@@ -72,11 +81,11 @@ impl<B: Ops> Block<B> {
         backend: &B,
         m: &Modulation<B>,
         x: &Arc<B::Tensor>,
-        keep: Keep,
+        Pass { keep, dropout }: Pass<'_>,
     ) -> (B::Tensor, Option<BlockSaved<B>>) {
         let (y, kind) = match &self.kind {
             Kind::Res(layers) => {
-                let (y, saved) = backend.res_block_forward(&layers.weights(), m, x, keep);
+                let (y, saved) = backend.res_block_forward_dropout(&layers.weights(), m, x, keep, dropout);
                 (y, saved.map(KindSaved::Res))
             }
             Kind::Attn(layers) => {

@@ -7,6 +7,7 @@ use super::{Network, NonFinite, first_nonfinite};
 use crate::Result;
 use crate::backend::{Array, Keep, Shape};
 use crate::ops::Ops;
+use crate::ops::dropout::Masks;
 use crate::ops::mlp::{MlpSaved, MlpWeights, forward_by_layers, vjp_by_layers};
 use std::borrow::Borrow;
 
@@ -62,12 +63,13 @@ impl<B: Ops> Network<B> for Mlp<B> {
     fn pick_condition(&self, backend: &B, all: &Self::Condition, i: usize) -> Self::Condition {
         backend.gather_rows(all, &[i])
     }
-    fn forward(
+    fn forward_dropout(
         &self,
         backend: &B,
         x: &B::Tensor,
         condition: &Self::Condition,
         keep: Keep,
+        _dropout: Option<Masks<'_>>,
     ) -> (B::Tensor, Option<Self::Saved>) {
         self.assert_features(x);
         backend.mlp_forward(&self.weights(), x, condition, keep)

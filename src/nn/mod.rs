@@ -19,6 +19,7 @@ pub use unet::UNet;
 use crate::Result;
 use crate::backend::{Backend, Keep};
 use crate::ops::Vector;
+use crate::ops::dropout::Masks;
 
 /// A noise-conditional network, R^D to R^D for images (N, H, W, C).
 pub trait Network<B: Backend>: Send + Sync {
@@ -40,6 +41,17 @@ pub trait Network<B: Backend>: Send + Sync {
         x: &B::Tensor,
         condition: &Self::Condition,
         keep: Keep,
+    ) -> (B::Tensor, Option<Self::Saved>) {
+        self.forward_dropout(backend, x, condition, keep, None)
+    }
+    /// The same, with dropout in training, where the network has any.
+    fn forward_dropout(
+        &self,
+        backend: &B,
+        x: &B::Tensor,
+        condition: &Self::Condition,
+        keep: Keep,
+        dropout: Option<Masks<'_>>,
     ) -> (B::Tensor, Option<Self::Saved>);
     /// Jᵀ dy with respect to x.
     fn vjp(&self, backend: &B, condition: &Self::Condition, saved: &Self::Saved, dy: &B::Tensor) -> B::Tensor;

@@ -1,6 +1,6 @@
 //! The noise-conditional U-Net (Rozet et al., 2024, appendix C).
 
-use super::blocks::{Block, BlockGrads, BlockSaved};
+use super::blocks::{Block, BlockGrads, BlockSaved, Pass};
 use super::config::UNetConfig;
 use super::layers::{Builder, ConvLayer, LinearLayer, ModulationSaved};
 use super::params::{Grads, ParamId};
@@ -9,6 +9,7 @@ use crate::Result;
 use crate::backend::{Array, Keep, Shape};
 use crate::ops::Ops;
 use crate::ops::channel_norm::Modulation;
+use crate::ops::dropout::Masks;
 use std::borrow::Borrow;
 use std::sync::Arc;
 
@@ -125,10 +126,10 @@ impl<B: Ops> UNet<B> {
         backend: &B,
         x: &B::Tensor,
         condition: &UNetCondition<B>,
-        keep: Keep,
+        pass: Pass<'_>,
         mut probe: impl FnMut(&str, &B::Tensor),
     ) -> (B::Tensor, Option<UNetSaved<B>>) {
-        let shape = x.shape();
+        let (shape, keep) = (x.shape(), pass.keep);
         let divisor = self.config.divisor();
         assert!(
             shape.c == self.config.in_channels && shape.h.is_multiple_of(divisor) && shape.w.is_multiple_of(divisor),
@@ -153,7 +154,7 @@ impl<B: Ops> UNet<B> {
                 probe(&sample.name, &x);
                 saved.keep_norm(keep, &x, rstd);
             }
-            level.blocks_forward(backend, &mut x, condition, keep, &mut saved, &mut probe);
+            level.blocks_forward(backend, &mut x, condition, pass, &mut saved, &mut probe);
             skips.push(x.clone());
             down.push(saved);
         }
@@ -166,7 +167,7 @@ impl<B: Ops> UNet<B> {
                 x = Arc::new(backend.merge_forward(&merge.k, &x, &skip));
                 probe(&merge.name, &x);
             }
-            level.blocks_forward(backend, &mut x, condition, keep, &mut saved, &mut probe);
+            level.blocks_forward(backend, &mut x, condition, pass, &mut saved, &mut probe);
             if up.len() + 1 < self.up.len() {
                 let (y, rstd) = backend.channel_norm_forward(&x, None);
                 x = Arc::new(y);
@@ -260,12 +261,13 @@ impl<B: Ops> Level<B> {
         backend: &B,
         x: &mut Arc<B::Tensor>,
         condition: &UNetCondition<B>,
-        keep: Keep,
+        pass: Pass<'_>,
         saved: &mut LevelSaved<B>,
         probe: &mut impl FnMut(&str, &B::Tensor),
     ) {
-        for (block, m) in self.blocks.iter().zip(&condition.modulations[self.first..]) {
-            let (y, kept) = block.forward(backend, m, x, keep);
+        for (number, block) in (self.first..).zip(&self.blocks) {
+            let pass = Pass { dropout: pass.dropout.map(|masks| masks.layer(number)), ..pass };
+            let (y, kept) = block.forward(backend, &condition.modulations[number], x, pass);
             probe(&block.name, &y);
             *x = Arc::new(y);
             saved.blocks.extend(kept);
@@ -314,14 +316,15 @@ impl<B: Ops> Network<B> for UNet<B> {
         let modulations = std::iter::from_fn(|| Some(Modulation { abc: rows.next()?, gates: rows.next()? }));
         UNetCondition { modulations: modulations.collect(), saved: None }
     }
-    fn forward(
+    fn forward_dropout(
         &self,
         backend: &B,
         x: &B::Tensor,
         condition: &Self::Condition,
         keep: Keep,
+        dropout: Option<Masks<'_>>,
     ) -> (B::Tensor, Option<Self::Saved>) {
-        self.run(backend, x, condition, keep, |_, _| ())
+        self.run(backend, x, condition, Pass { keep, dropout }, |_, _| ())
     }
     fn vjp(&self, backend: &B, condition: &Self::Condition, saved: &Self::Saved, dy: &B::Tensor) -> B::Tensor {
         self.pull_back(backend, condition, saved, dy, None)
@@ -338,7 +341,7 @@ impl<B: Ops> Network<B> for UNet<B> {
     }
     fn locate_nonfinite(&self, backend: &B, x: &B::Tensor, condition: &Self::Condition) -> Result<Option<NonFinite>> {
         first_nonfinite(backend, x, |probe| {
-            self.run(backend, x, condition, Keep::Nothing, probe);
+            self.run(backend, x, condition, Pass { keep: Keep::Nothing, dropout: None }, probe);
         })
     }
 }

@@ -128,6 +128,6 @@ const _: fn() = || {
 };
 
 /// What training needs besides.
-pub trait TrainingOps: Ops + Adam + DenoisingLoss + Dropout + Ema + GlobalNorm {}
+pub trait TrainingOps: Ops + Adam + DenoisingLoss + Ema + GlobalNorm {}
 
-impl<B: Ops + Adam + DenoisingLoss + Dropout + Ema + GlobalNorm> TrainingOps for B {}
+impl<B: Ops + Adam + DenoisingLoss + Ema + GlobalNorm> TrainingOps for B {}

@@ -3,11 +3,13 @@
 use super::extents;
 use super::norm::noise_levels;
 use crate::Result;
-use crate::backend::{Keep, Shape};
+use crate::backend::{Array, Keep, Shape};
 use crate::check::Visitor;
 use crate::check::case::{At, Case, Gradients, Input, Outcome, Probe, START, Work};
 use crate::nn::{Grads, Layout, Mlp, MlpConfig, Network, UNet, UNetConfig};
 use crate::ops::Ops;
+use crate::ops::dropout::Masks;
+use crate::ops::noise::{Purpose, Stream};
 
 /// Some twenty ops in a row, each with an error of at most 1e-5, most far less.
 const NETWORK_BOUND: f64 = 1e-4;
@@ -36,12 +38,17 @@ fn run<B: Ops, N: Network<B>>(
     network: &N,
     layout: &Layout,
     rows: usize,
+    dropout: f64,
     at: At<'_, B>,
     probe: &mut impl Probe,
 ) -> Outcome<B> {
     let At { backend, x, dy, keep } = at;
     let condition = network.condition(backend, &log_sigma(rows), keep);
-    let (y, saved) = probe.call("forward", Work::default(), || network.forward(backend, &x[0], &condition, keep));
+    let samples: Vec<u32> = (0..x[0].shape().n as u32).map(|i| 5 * i + 2).collect();
+    let stream = Stream::new(7, Purpose::Dropout).at(3, 0);
+    let masks = (dropout > 0.0).then_some(Masks { rate: dropout, stream, samples: &samples });
+    let forward = || network.forward_dropout(backend, &x[0], &condition, keep, masks);
+    let (y, saved) = probe.call("forward", Work::default(), forward);
     let mut gradients = Gradients::new();
     if let (Some(dy), Some(saved)) = (dy, saved) {
         if keep == Keep::All {
@@ -60,6 +67,8 @@ struct UNetCase {
     x: Shape,
     config: UNetConfig,
     rows: usize,
+    /// Its rate; the masks are the same in every call.
+    dropout: f64,
 }
 
 impl Case for UNetCase {
@@ -67,7 +76,9 @@ impl Case for UNetCase {
         "unet"
     }
     fn size(&self) -> String {
-        format!("{} channels {:?} {}", extents(self.x), self.config.channels, noise_levels(self.rows))
+        let Self { x, config, rows, dropout } = self;
+        let dropout = if *dropout > 0.0 { format!(" dropout {dropout}") } else { String::new() };
+        format!("{} channels {:?} {}{dropout}", extents(*x), config.channels, noise_levels(*rows))
     }
     fn inputs(&self) -> Vec<Input> {
         inputs(self.x, &self.config.layout())
@@ -82,7 +93,7 @@ impl Case for UNetCase {
         let layout = self.config.layout();
         let size = (self.x.h, self.x.w);
         let unet = UNet::new(at.backend, &self.config, size, true, |id| &at.x[PARAMS + id.index()]);
-        Ok(run(&unet, &layout, self.rows, at, probe))
+        Ok(run(&unet, &layout, self.rows, self.dropout, at, probe))
     }
 }
 
@@ -112,7 +123,7 @@ impl Case for MlpCase {
     fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
         let layout = self.config.layout();
         let mlp = Mlp::new(at.backend, &self.config, |id| &at.x[PARAMS + id.index()]);
-        Ok(run(&mlp, &layout, self.rows, at, probe))
+        Ok(run(&mlp, &layout, self.rows, 0.0, at, probe))
     }
 }
 
@@ -126,8 +137,11 @@ pub fn small(to: &mut impl Visitor) -> Result<()> {
         emb: 6,
         patch,
     };
-    to.visit(UNetCase { x: Shape::new(3, 6, 10, 3), config: unet(3, &[5, 9], &[0, 3], 1), rows: 1 })?;
-    to.visit(UNetCase { x: Shape::new(2, 8, 24, 1), config: unet(1, &[6, 5, 7], &[2, 0, 0], 2), rows: 2 })?;
+    let two = unet(3, &[5, 9], &[0, 3], 1);
+    let three = unet(1, &[6, 5, 7], &[2, 0, 0], 2);
+    to.visit(UNetCase { x: Shape::new(3, 6, 10, 3), config: two.clone(), rows: 1, dropout: 0.0 })?;
+    to.visit(UNetCase { x: Shape::new(2, 8, 24, 1), config: three, rows: 2, dropout: 0.0 })?;
+    to.visit(UNetCase { x: Shape::new(2, 4, 6, 3), config: two, rows: 2, dropout: 0.3 })?;
     let config = MlpConfig { features: 5, hidden: vec![9, 17], emb: 6 };
     to.visit(MlpCase { n: 3, config: config.clone(), rows: 1 })?;
     to.visit(MlpCase { n: 3, config, rows: 3 })

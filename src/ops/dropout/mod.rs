@@ -3,7 +3,7 @@
 mod cuda;
 mod host;
 
-use super::noise::Stream;
+use super::noise::{Purpose, Stream};
 use crate::backend::Backend;
 
 /// x ← x keep/(1 - rate), keep = 1 where the uniform number of the element is at least `rate`, else 0.
@@ -19,6 +19,29 @@ use crate::backend::Backend;
 pub trait Dropout: Backend {
     /// Masks `x`; 0 ≤ rate < 1. The word of element e is word e mod 4 of counter block e/4: see [`super::Noise`].
     fn dropout(&self, x: &mut Self::Tensor, rate: f64, stream: Stream, samples: &[u32]);
+}
+
+/// What the layers of a network drop in one step of training.
+#[derive(Clone, Copy, Debug)]
+pub struct Masks<'a> {
+    /// 0 or more, below 1.
+    pub rate: f64,
+    /// Seed and step of training; each layer has its own stream of [`Purpose::Dropout`].
+    pub stream: Stream,
+    /// Numbers of the batch's samples.
+    pub samples: &'a [u32],
+}
+
+impl Masks<'_> {
+    /// Those of the layer of this number.
+    pub fn layer(self, number: usize) -> Self {
+        let stream = Stream { purpose: Purpose::Dropout, ..self.stream };
+        Self { stream: stream.at(stream.step as usize, number), ..self }
+    }
+    /// Masks `x`.
+    pub fn apply<B: Dropout>(&self, backend: &B, x: &mut B::Tensor) {
+        backend.dropout(x, self.rate, self.stream, self.samples);
+    }
 }
 
 /// The smallest word of a random number that keeps its element.

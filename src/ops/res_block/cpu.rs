@@ -1,6 +1,6 @@
 //! The residual block on the CPU: everything between its two convolutions and after them happens in their epilogues.
 
-use super::{ResBlock, ResBlockGrads, ResBlockSaved, ResBlockWeights};
+use super::{ResBlock, ResBlockGrads, ResBlockSaved, ResBlockWeights, drop_silu};
 use crate::backend::cpu::{Cpu, SharedMut};
 use crate::backend::host::HostTensor;
 use crate::backend::{Array, Backend, Keep};
@@ -8,20 +8,23 @@ use crate::ops::ChannelNorm;
 use crate::ops::channel_norm::Modulation;
 use crate::ops::conv2d::epilogue::{BiasResidual, BiasSilu, Plain, Times};
 use crate::ops::conv2d::image::{Image, PerSample};
+use crate::ops::dropout::Masks;
 
 impl ResBlock for Cpu {
-    fn res_block_forward(
+    fn res_block_forward_dropout(
         &self,
         k: &ResBlockWeights<'_, Self>,
         m: &Modulation<Self>,
         x: &Self::Tensor,
         keep: Keep,
+        dropout: Option<Masks<'_>>,
     ) -> (Self::Tensor, Option<ResBlockSaved<Self>>) {
         let (y, rstd) = self.channel_norm_forward(x, Some(m));
         let (s, mut z) = (x.shape(), self.alloc(x.shape()));
         let mut derivative = (keep != Keep::Nothing).then(|| self.alloc(s));
         let silu = BiasSilu { bias: k.conv1.bias(), derivative: shared(&mut derivative) };
         k.conv1.forward().run(self, &Image::new(&y), &mut z, silu);
+        drop_silu(self, dropout, &mut z, derivative.as_mut());
 
         let mut out = self.alloc(s);
         let mut branch = (keep == Keep::All).then(|| self.alloc(s));

@@ -1,25 +1,28 @@
 //! The residual block on the GPU: everything between its two convolutions and after them happens in their epilogues.
 
-use super::{ResBlock, ResBlockGrads, ResBlockSaved, ResBlockWeights};
+use super::{ResBlock, ResBlockGrads, ResBlockSaved, ResBlockWeights, drop_silu};
 use crate::backend::cuda::{Cuda, CudaTensor};
 use crate::backend::{Array, Keep};
 use crate::ops::ChannelNorm;
 use crate::ops::channel_norm::Modulation;
 use crate::ops::conv2d::cuda::epilogue::Epilogue;
+use crate::ops::dropout::Masks;
 
 impl ResBlock for Cuda {
-    fn res_block_forward(
+    fn res_block_forward_dropout(
         &self,
         k: &ResBlockWeights<'_, Self>,
         m: &Modulation<Self>,
         x: &CudaTensor,
         keep: Keep,
+        dropout: Option<Masks<'_>>,
     ) -> (CudaTensor, Option<ResBlockSaved<Self>>) {
         let (y, rstd) = self.channel_norm_forward(x, Some(m));
-        let z = self.alloc_like(x);
-        let derivative = (keep != Keep::Nothing).then(|| self.alloc_like(x));
+        let mut z = self.alloc_like(x);
+        let mut derivative = (keep != Keep::Nothing).then(|| self.alloc_like(x));
         let silu = Epilogue::Silu { bias: k.conv1.bias(), derivative: derivative.as_ref() };
         k.conv1.forward().run(self, &[&y], &z, &silu);
+        drop_silu(self, dropout, &mut z, derivative.as_mut());
 
         let out = self.alloc_like(x);
         let branch = (keep == Keep::All).then(|| self.alloc_like(x));

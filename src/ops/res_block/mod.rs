@@ -5,7 +5,8 @@ mod cuda;
 mod reference;
 
 use super::channel_norm::Modulation;
-use super::{ChannelNorm, Conv2d, GatedResidual, Silu, Vector};
+use super::dropout::Masks;
+use super::{ChannelNorm, Conv2d, Dropout, GatedResidual, Silu, Vector};
 use crate::backend::{Array, Keep};
 
 /// The two convolutions of a block.
@@ -22,7 +23,7 @@ pub struct ResBlockSaved<B: Conv2d> {
     pub y: B::Tensor,
     /// (N, H, W, 1).
     pub rstd: B::Tensor,
-    /// (N, H, W, C): SiLU's derivative.
+    /// (N, H, W, C): SiLU's derivative, masked as its value.
     pub derivative: B::Tensor,
     /// (N, H, W, C): SiLU's value, and the branch's output, for the parameters.
     pub params: Option<(B::Tensor, B::Tensor)>,
@@ -44,9 +45,9 @@ pub struct ResBlockGrads<'a, B: Conv2d> {
     pub dabc: &'a mut B::Tensor,
 }
 
-/// y = norm(x; a, b); z = silu(conv1(y)); out = (x + c conv2(z)) r.
-pub trait ResBlock: Conv2d + ChannelNorm + Silu + GatedResidual + Vector {
-    /// The block's output, (N, H, W, C), and what was kept.
+/// y = norm(x; a, b); z = dropout(silu(conv1(y))); out = (x + c conv2(z)) r.
+pub trait ResBlock: Conv2d + ChannelNorm + Dropout + Silu + GatedResidual + Vector {
+    /// The block's output, (N, H, W, C), and what was kept; without dropout.
     fn res_block_forward(
         &self,
         k: &ResBlockWeights<'_, Self>,
@@ -54,8 +55,20 @@ pub trait ResBlock: Conv2d + ChannelNorm + Silu + GatedResidual + Vector {
         x: &Self::Tensor,
         keep: Keep,
     ) -> (Self::Tensor, Option<ResBlockSaved<Self>>) {
+        self.res_block_forward_dropout(k, m, x, keep, None)
+    }
+    /// The same, with dropout in training; the VJP needs not know.
+    fn res_block_forward_dropout(
+        &self,
+        k: &ResBlockWeights<'_, Self>,
+        m: &Modulation<Self>,
+        x: &Self::Tensor,
+        keep: Keep,
+        dropout: Option<Masks<'_>>,
+    ) -> (Self::Tensor, Option<ResBlockSaved<Self>>) {
         let (y, rstd) = self.channel_norm_forward(x, Some(m));
-        let (z, derivative) = self.silu_forward(&self.conv2d_forward(k.conv1, &y), keep);
+        let (mut z, mut derivative) = self.silu_forward(&self.conv2d_forward(k.conv1, &y), keep);
+        drop_silu(self, dropout, &mut z, derivative.as_mut());
         let branch = self.conv2d_forward(k.conv2, &z);
         let out = self.gated_residual_forward(x, &branch, m);
         let saved = derivative.map(|derivative| ResBlockSaved {
@@ -103,5 +116,18 @@ pub trait ResBlock: Conv2d + ChannelNorm + Silu + GatedResidual + Vector {
         self.conv2d_vjp_params(k.conv2, z, dbranch, g.dw2, g.db2);
         self.conv2d_vjp_params(k.conv1, &saved.y, dh, g.dw1, g.db1);
         self.channel_norm_vjp_params(g.x, &saved.y, &saved.rstd, dy, g.dabc);
+    }
+}
+
+/// Drops elements of SiLU's value, and those of its derivative with them.
+fn drop_silu<B: Dropout>(
+    backend: &B,
+    dropout: Option<Masks<'_>>,
+    z: &mut B::Tensor,
+    derivative: Option<&mut B::Tensor>,
+) {
+    if let Some(masks) = dropout {
+        masks.apply(backend, z);
+        derivative.into_iter().for_each(|derivative| masks.apply(backend, derivative));
     }
 }
