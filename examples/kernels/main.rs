@@ -22,10 +22,9 @@ const ARCH: &str = "sm_90a";
 const MATRIX_PEAK: f64 = 989.4e12;
 const FFMA_PEAK: f64 = 66.9e12;
 const BANDWIDTH: f64 = 3.35e12;
-/// What is expected of them: four fifths of what shared memory allows the products (57% and 67 to 73% of the matrix peak, see
-/// `docs/kernels.md`), and the share of the bandwidth that is the target of `diem bench`.
-const MMA_SHARE: f64 = 0.45;
-const WGMMA_SHARE: f64 = 0.55;
+/// What is expected of them: the shares that are the targets of `diem bench`, and of the matrix peak no more than four fifths of
+/// what bounds the products ([`bound`]).
+const MATRIX_SHARE: f64 = 0.7;
 const BANDWIDTH_SHARE: f64 = 0.85;
 
 /// A streaming multiprocessor (compute capability 9.0, CUDA programming guide).
@@ -173,14 +172,26 @@ fn blocks_per_multiprocessor(launch: &Launch, registers: u32, shared: u32) -> u3
     by_registers.min(by_shared).min(BLOCKS)
 }
 
-/// Tiles of this launch: blocks, or what persistent blocks take in turn (`Conv2dTiles`, whose first member is their number).
+/// `Conv2dTiles`, of a convolution by wgmma: how many, n, h, w, log_h, log_w, and the rows more of two inputs' boxes.
+fn conv2d_tiles(launch: &Launch) -> Option<[u32; 8]> {
+    let tiles = launch.args.bytes().nth(3).filter(|_| launch.kernel.contains("wgmma"))?;
+    Some(std::array::from_fn(|i| u32::from_ne_bytes(tiles[4 * i..4 * i + 4].try_into().expect("4 bytes"))))
+}
+
+/// Tiles of this launch: blocks, or what persistent blocks take in turn.
 fn tiles(launch: &Launch) -> u32 {
-    let args: Vec<&[u8]> = launch.args.bytes().collect();
-    match args[..] {
-        [_, _, _, tiles] if launch.kernel.contains("wgmma") => {
-            u32::from_ne_bytes(tiles[..4].try_into().expect("4 bytes"))
-        }
-        _ => launch.grid.iter().product(),
+    conv2d_tiles(launch).map_or(launch.grid.iter().product(), |tiles| tiles[0])
+}
+
+/// The share of the matrix peak to which shared memory or L2 bounds the products: `docs/kernels.md`.
+fn bound(launch: &Launch) -> f64 {
+    let Some([.., more, _]) = conv2d_tiles(launch) else { return 0.57 };
+    let shared = more > 0 && !launch.kernel.contains("merged"); // one input of a merge has its own boxes
+    match (launch.kernel.contains("256x128"), shared) {
+        (true, true) => 1.0,
+        (true, false) => 0.81,
+        (false, true) => 0.86,
+        (false, false) => 0.61,
     }
 }
 
@@ -223,7 +234,7 @@ fn table(state: &State, launches: &[Launch]) -> (f64, f64) {
         let floor = time(*flops, *bytes, launch.kernel, 1.0, 1.0);
         // the last wave takes as long as a full one where blocks are few and long
         let tail = if *flops > 0.0 { waves.ceil() / waves } else { 1.0 };
-        let share = if launch.kernel.contains("wgmma") { WGMMA_SHARE } else { MMA_SHARE };
+        let share = MATRIX_SHARE.min(0.8 * bound(launch));
         let expected = time(*flops * tail, *bytes, launch.kernel, share, BANDWIDTH_SHARE);
         sums.0 += floor * *calls as f64;
         sums.1 += expected * *calls as f64;

@@ -68,7 +68,7 @@ macro_rules! tiles {
 
 impl Epilogue<'_> {
     /// The kernel for `inputs` arrays, whose channels are whole 16-byte chunks, or `gathered` one by one.
-    pub fn kernel(&self, tile: Tile, inputs: usize, gathered: bool, dtype: Dtype) -> &'static str {
+    pub(super) fn kernel(&self, tile: Tile, inputs: usize, gathered: bool, dtype: Dtype) -> &'static str {
         match (self, inputs, gathered) {
             (Self::Bias(_), 1, false) => tiles!(@wgmma, "bias", tile, dtype),
             (Self::Silu { .. }, 1, false) => tiles!(@wgmma, "silu", tile, dtype),

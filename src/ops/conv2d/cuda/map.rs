@@ -3,7 +3,7 @@
 use super::boxes::PixelBox;
 use super::epilogue::Epilogue;
 use super::packing::{PackedPhase, Packing, Part, Phase};
-use super::tile::Tile;
+use super::tile::{Tile, Work};
 use super::view::View;
 use crate::backend::Array;
 use crate::backend::cuda::{Args, Cuda, CudaTensor, Dtype, Launch, TensorMap};
@@ -117,15 +117,15 @@ impl Map {
         let s = y.shape();
         assert_eq!((y.dtype(), s.c), (self.dtype, self.outputs), "output of a convolution");
         assert_eq!(x.len(), self.channels.len(), "inputs of a convolution");
-        let pixels = [s.n, s.h.div_ceil(self.step), s.w.div_ceil(self.step)]; // of the largest phase
-        let tile = if self.gathered {
-            Tile::Small
-        } else {
-            Tile::best(cuda, pixels, self.outputs, self.phases.len(), self.wgmma)
+        let work = Work {
+            pixels: [s.n, s.h.div_ceil(self.step), s.w.div_ceil(self.step)],
+            channels: self.outputs,
+            phases: self.phases.len(),
+            shareable: [0, 1].map(|i| self.phases.iter().map(|phase| phase.shareable(i)).max().unwrap_or(0)),
         };
+        let tile = if self.gathered { Tile::Small } else { Tile::best(cuda, &work, self.wgmma) };
 
-        let (rows, columns) = tile.extents();
-        let blocks_n = self.outputs.div_ceil(columns);
+        let blocks_n = self.outputs.div_ceil(tile.extents().1);
         let mut phases = [Phase::default(); 4];
         for (to, phase) in phases.iter_mut().zip(&self.phases) {
             *to = phase.args(x, s, self.step);
@@ -142,14 +142,14 @@ impl Map {
         };
         assert!(s.len() < 1 << 31 && x.iter().all(|x| x.shape().len() < 1 << 31), "a convolution to {s:?}");
         let args = Args::new().arg(args).arg(epilogue.args(s));
-        let blocks = tile.blocks(pixels) * blocks_n;
+        let blocks = int(tile.blocks(&work)) as u32;
         let (grid, args) = if tile.wgmma() {
-            let (pixel_box, count) = (PixelBox::best(rows, pixels), blocks * self.phases.len());
-            let maps = self.maps(cuda, x, pixel_box, columns);
-            let resident = cuda.driver().properties().multiprocessors.min(int(count) as u32);
-            ([resident, 1, 1], args.arg(maps).arg(pixel_box.tiles(pixels, count)))
+            let pixel_box = tile.pixel_box(&work);
+            let (maps, tiles) = (self.maps(cuda, x, tile, pixel_box, work.shareable), pixel_box.tiles(&work, blocks));
+            ([blocks.min(cuda.driver().properties().multiprocessors), 1, 1], args.arg(maps).arg(tiles))
         } else {
-            ([int(blocks) as u32, 1, self.phases.len() as u32], args)
+            let phases = work.phases as u32;
+            ([blocks / phases, 1, phases], args)
         };
         cuda.launch(Launch {
             kernel: epilogue.kernel(tile, x.len(), self.gathered, self.dtype),
@@ -160,14 +160,16 @@ impl Map {
         });
     }
 
-    /// What TMA reads in boxes: the arrays, by tiles of pixels, and the weights of each phase, by `columns` channels.
-    fn maps(&self, cuda: &Cuda, x: &[&CudaTensor], pixels: PixelBox, columns: usize) -> Maps {
+    /// What TMA reads in boxes: the arrays, by tiles of pixels, and the weights of each phase, by those of channels.
+    fn maps(&self, cuda: &Cuda, x: &[&CudaTensor], tile: Tile, pixels: PixelBox, shareable: [usize; 2]) -> Maps {
         let mut maps = Maps::default();
         for (i, (to, x)) in maps.x.iter_mut().zip(x).enumerate() {
-            *to = self.phases[0].input_map(cuda, i, x, pixels); // all phases have the same strides
+            let [n, h, w] = pixels.extents();
+            let extents = [n, h + pixels.more(shareable[i]), w];
+            *to = self.phases[0].input_map(cuda, i, x, extents); // all phases have the same strides
         }
         for (to, phase) in maps.weights.iter_mut().zip(&self.phases) {
-            *to = phase.weights_map(cuda, self.outputs, columns);
+            *to = phase.weights_map(cuda, self.outputs, tile.extents().1);
         }
         maps
     }

@@ -1,6 +1,5 @@
 //! Packed weights of a linear map on pixels: `kernels/conv2d_pack.cu`.
 
-use super::boxes::PixelBox;
 use super::map::{Layer, int};
 use super::tile::step_bytes;
 use super::view::{Axis, View};
@@ -177,9 +176,13 @@ impl PackedPhase {
         cuda.launch(Launch::per_item(crate::kernel!("conv2d_scale", self.dtype), len, args));
         Self { windows: vec![window], weights, ..*self }
     }
-    /// For TMA: input number `i`, `x`, in boxes of one step of the products.
-    pub fn input_map(&self, cuda: &Cuda, i: usize, x: &CudaTensor, pixels: PixelBox) -> TensorMap {
-        let (s, [n, h, w]) = (x.shape(), pixels.extents());
+    /// How many rows more than one tap's the taps of a column read of input number `i`, where those are neighbours.
+    pub fn shareable(&self, i: usize) -> usize {
+        self.windows.get(i).map_or(0, |window| if window.stride == 1 { window.kh as usize - 1 } else { 0 })
+    }
+    /// For TMA: input number `i`, `x`, in boxes of n x h x w pixels and one step of the products.
+    pub fn input_map(&self, cuda: &Cuda, i: usize, x: &CudaTensor, [n, h, w]: [usize; 3]) -> TensorMap {
+        let s = x.shape();
         let stride = self.windows[i].stride as usize;
         let (array, extents) = ([s.c, s.w, s.h, s.n], [self.bk, w, h, n]);
         cuda.tensor_map(&Boxes { address: x.address(), array, extents, steps: [1, stride, stride, 1] })

@@ -3,10 +3,22 @@
 use super::boxes::PixelBox;
 use crate::backend::cuda::Cuda;
 
+/// What tiles are to cover.
+pub(super) struct Work {
+    /// Extents (n, h, w) of the largest phase.
+    pub pixels: [usize; 3],
+    /// Channels.
+    pub channels: usize,
+    /// Phases.
+    pub phases: usize,
+    /// Rows more of a box that the taps of a column could share, for each input.
+    pub shareable: [usize; 2],
+}
+
 /// Pixels x channels of a block. The order of a sum is the same in the three tiles by mma.sync, and in the two by wgmma, so that
 /// the choice among them is about speed alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Tile {
+pub(super) enum Tile {
     /// 128 x 128.
     Large,
     /// 128 x 64.
@@ -22,12 +34,12 @@ pub(crate) enum Tile {
 impl Tile {
     /// The one that should take least time: blocks are dealt out to the multiprocessors, and each takes the time of its
     /// products over the tile's efficiency, which is in products per clock of shared memory.
-    pub fn best(cuda: &Cuda, pixels: [usize; 3], channels: usize, phases: usize, wgmma: bool) -> Self {
+    pub fn best(cuda: &Cuda, work: &Work, wgmma: bool) -> Self {
         let multiprocessors = cuda.driver().properties().multiprocessors as usize;
         let time = |tile: &Self| {
             let (rows, columns) = tile.extents();
-            let blocks = tile.blocks(pixels) * channels.div_ceil(columns) * phases;
-            let percent = [100, 64, 32, 156, 140][*tile as usize];
+            let blocks = tile.blocks(work);
+            let percent = [100, 64, 32, 175, 150][*tile as usize];
             blocks.div_ceil(multiprocessors) * rows * columns * 100 / percent
         };
         let tiles: &[Self] =
@@ -44,23 +56,27 @@ impl Tile {
             Self::WgmmaMedium => (128, 128),
         }
     }
-    /// Blocks along the pixels (n, h, w): of any pixels, or of boxes.
-    pub fn blocks(self, pixels: [usize; 3]) -> usize {
-        let rows = self.extents().0;
-        if self.wgmma() {
-            PixelBox::best(rows, pixels).count(pixels)
-        } else {
-            pixels.iter().product::<usize>().div_ceil(rows)
-        }
+    /// How many there are in all, of any pixels or of boxes.
+    pub fn blocks(self, work: &Work) -> usize {
+        let (rows, columns) = self.extents();
+        let along_pixels = match self.wgmma() {
+            true => self.pixel_box(work).count(work.pixels),
+            false => work.pixels.iter().product::<usize>().div_ceil(rows),
+        };
+        along_pixels * work.channels.div_ceil(columns) * work.phases
+    }
+    /// The pixels of a tile by wgmma.
+    pub fn pixel_box(self, work: &Work) -> PixelBox {
+        PixelBox::best(self.extents().0, work.pixels, work.shareable.into_iter().max().unwrap_or(0))
     }
     /// Threads of a block: four warps, of 64 x 64, 64 x 32 and 16 x 32; or two warpgroups, and one that copies.
     pub fn threads(self) -> u32 {
         if self.wgmma() { 384 } else { 128 }
     }
-    /// Bytes of shared memory: four stages of a step; or 192 KiB of them, with two mbarriers each.
+    /// Bytes of shared memory: four stages of a step; or 216 KiB of them, with two mbarriers each.
     pub fn shared(self) -> u32 {
         let (rows, columns) = self.extents();
-        if self.wgmma() { (192 << 10) + 128 } else { (4 * step_bytes(false) * (rows + columns)) as u32 }
+        if self.wgmma() { (216 << 10) + 192 } else { (4 * step_bytes(false) * (rows + columns)) as u32 }
     }
     /// Whether the products are made by wgmma.
     pub fn wgmma(self) -> bool {
