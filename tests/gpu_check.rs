@@ -13,7 +13,7 @@ const TESTS: &str = r#"#!/bin/sh
 case "$*" in
     --list*) printf 'op::passes: test\nop::fails: test\nop::fails_too: test\nop::is_skipped: test\n' ;;
     *op::fails*) printf 'thread panicked at op.rs:1:\nrelative error inf\n'; exit 101 ;;
-    *op::is_skipped*) printf 'skipped: op.rs:2: no wgmma\ntest result: ok. 1 passed\n' ;;
+    *op::is_skipped*) printf 'test op::is_skipped ... skipped: op.rs:2: no wgmma\nok\ntest result: ok. 1 passed\n' ;;
     *op::passes*) printf 'test result: ok. 1 passed\n' ;;
     *) printf 'test result: ok. 0 passed\n' ;;
 esac

@@ -233,6 +233,11 @@ def write(work, out):
             continue
         if failed or skipped:
             report += f"## {PARTS[name]}\n\n{by_reason(failed + skipped)}\n"
+    for name in ("check_f32", "check_bf16"):
+        failed = re.findall(r"^(.*\S) +FAILED$", text(work / f"{name}.log"), re.M)
+        if failed:
+            lines = "".join(f"- {' '.join(line.split())}\n" for line in failed)
+            report += f"## {PARTS[name]}: failed, with error and bound\n\n{lines}\n"
     report += calls(results, "ops_bf16", "ops") + calls(results, "step_bf16", "levels")
     (out / "report.md").write_text(report)
     files = {path.stem: json.loads(path.read_text()) for path in sorted(work.glob("*.json"))}
