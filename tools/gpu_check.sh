@@ -10,7 +10,7 @@
 set -uo pipefail
 
 # name:log:seconds at most; the most valuable first
-PLAN="device:device:20 tests:tests:120 check_f32:check:40 check_bf16:check:40 step_bf16:bench:40 ops_bf16:bench:60
+PLAN="device:device:20 tests:tests:120 check_f32:check:40 check_bf16:check:40 step_bf16:bench:60 ops_bf16:bench:90
     sample:check:75 peer_f32:peers:45 peer_bf16:peers:45 step_f32:bench:40 memcheck:sanitizers:60 racecheck:sanitizers:60
     peer_compile:peers:90"
 SECONDS_IN_ALL=460

@@ -145,8 +145,9 @@ def sampled(precision):
 
 def roof(results):
     ops = results.json("ops_bf16")
-    peak, copy = ops["peak"]["flops_per_second"], ops["copy_bytes_per_second"]
-    return f"{peak / 1e12:.0f} TFLOP/s, {copy / 1e9:.0f} GB/s"
+    peak, by = ops["peak"]["flops_per_second"], ops["peak"]["by"]
+    peak = f"{peak / 1e12:.0f} TFLOP/s by {by}" if peak else f"no peak: {by}"
+    return f"{peak}; {ops['copy_bytes_per_second'] / 1e9:.0f} GB/s"
 
 
 def shares(op, share):
@@ -154,9 +155,9 @@ def shares(op, share):
 
     def row(results):
         rows = [row for row in results.json("ops_bf16")["ops"] if row["op"] == op and row["target"]]
-        found = [row[share] for row in rows if share == "of_peak" or not row["in_cache"]]
+        found = [row[share] for row in rows if row[share] and (share == "of_peak" or not row["in_cache"])]
         if not found:
-            raise Missing("no such op was timed")
+            raise Missing(f"{len(rows)} calls were timed, all in the cache, or no peak is known")
         return f"{min(found):.0%} to {max(found):.0%} in {len(found)} calls"
 
     return row
