@@ -27,7 +27,7 @@ bicgstab_start_f32(float *numbers, float *status, const float *r, uint32_t measu
 }
 KERNEL_ENTRY(bicgstab_start_f32)
 
-extern "C" __global__ void __launch_bounds__(kRowThreads)
+extern "C" __global__ void __launch_bounds__(kRowThreads, 4)
 bicgstab_bi_f32(float *r, float *s, float *numbers, float *status, const float *shadow, float rtol2, uint32_t measured,
                 uint32_t image, const float *g, const float *v) {
   SHARED(double, scratch, [kRowThreads / 32]);
@@ -59,7 +59,7 @@ bicgstab_bi_f32(float *r, float *s, float *numbers, float *status, const float *
 }
 KERNEL_ENTRY(bicgstab_bi_f32)
 
-extern "C" __global__ void __launch_bounds__(kRowThreads)
+extern "C" __global__ void __launch_bounds__(kRowThreads, 4)
 bicgstab_stab_f32(float *r, float *s, float *numbers, float *status, const float *shadow, float rtol2, uint32_t measured,
                   uint32_t image, float *p, const float *v, const float *g, const float *t) {
   SHARED(double, scratch, [kRowThreads / 32]);

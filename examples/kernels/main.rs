@@ -9,7 +9,7 @@ use diem::backend::cuda::driver::{Boxes, Counters, Driver, Graph, Launch, Proper
 use diem::backend::cuda::kernels::BUILD;
 use diem::backend::cuda::{Cuda, Dtype, Options};
 use diem::backend::{Backend, Keep, Shape};
-use diem::diffusion::{Denoiser, Model};
+use diem::diffusion::{Denoiser, Model, Sampler, Schedule, Tabulated};
 use diem::nn::UNetConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -261,11 +261,17 @@ fn main() -> Result<()> {
         return Err(diem::Error::Unsupported(why));
     }
     let notes = Arc::new(Notes::new());
-    let cuda = Cuda::new(notes.clone(), Options { precision: Dtype::Bf16, ..Options::default() });
+    let cuda = Cuda::new(notes.clone(), Options { precision: Dtype::Bf16, record: true, poison: false });
     let config = UNetConfig::preset("cifar").expect("a preset");
     let image = Shape::new(BATCH, 32, 32, 3);
     let model = Model::initial(&cuda, config, image.with_n(1), true, 0)?;
-    let condition = model.condition(&cuda, &[1.0], Keep::Input);
+    let plan = Sampler::default().plan(Schedule::default(), STEPS as usize)?;
+    let modulations = Tabulated::new(&cuda, &model, &plan);
+    let first = notes.state().launches.len();
+    let condition = model.condition(&cuda, &[plan.sigma_end], Keep::Input);
+    let computed = notes.state().launches.split_off(first).len();
+    modulations.condition(&cuda, &[plan.sigma_end], Keep::Input);
+    let picked = notes.state().launches.split_off(first).len();
     let x = cuda.zeros(image);
     let since = |from: usize| notes.state().launches.split_off(from);
     let first = notes.state().launches.len();
@@ -292,6 +298,7 @@ fn main() -> Result<()> {
     println!("| forward | {} | {:.1} | {:.1} |", forward.len(), floor_forward * 1e3, expected_forward * 1e3);
     println!("| VJP | {} | {:.1} | {:.1} |", vjp.len(), floor_vjp * 1e3, expected_vjp * 1e3);
     let (floor, expected) = (floor_forward + floor_vjp, expected_forward + expected_vjp);
+    println!("| modulations, picked from the run's table; in each step they would be {computed} | {picked} | | |");
     println!("| MMPS(1), without solver and sampler | | {:.1} | {:.1} |\n", floor * 1e3, expected * 1e3);
     let images = |step: f64| BATCH as f64 / STEPS / step;
     println!("At {STEPS} steps: {:.0} images/s at the floor, {:.0} as expected.", images(floor), images(expected));
