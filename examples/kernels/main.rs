@@ -56,6 +56,7 @@ impl Notes {
             multiprocessors: MULTIPROCESSORS,
             shared_memory: SHARED - SHARED_PER_BLOCK,
             memory: 80 << 30,
+            cache: 50 << 20,
             wgmma: true,
         };
         Self { properties, state: Mutex::default() }

@@ -8,6 +8,7 @@ pub mod cpu;
 pub mod cuda;
 pub mod host;
 pub mod reference;
+pub mod timed;
 
 use crate::Result;
 

@@ -108,6 +108,13 @@ impl Input {
             Values::Mask(kept) => (kept * (1.0 - kept)).sqrt(),
         }
     }
+    /// Random elements: some thousands, over and over. To draw more would take longer than the timings that they are for.
+    pub fn repeated(&self, slot: usize) -> Vec<f32> {
+        const DRAWN: usize = 1 << 16;
+        let len = self.shape.len();
+        let drawn = Self { shape: Shape::flat(len.min(DRAWN)), ..self.clone() }.draw(0, slot);
+        drawn.iter().map(|x| *x as f32).cycle().take(len).collect()
+    }
     /// Elements that f32 represents, so that every backend is given the same; `slot` tells the inputs of a case apart.
     pub fn draw(&self, seed: u64, slot: usize) -> Vec<f64> {
         let len = self.shape.len();
@@ -221,15 +228,31 @@ pub fn draw_dy<B: Backend>(backend: &B, y: &B::Tensor, seed: u64, inputs: usize)
 pub struct Work {
     /// Floating point operations, a multiply-add counted as two.
     pub flops: f64,
-    /// Elements of arrays read and written.
-    pub elements: usize,
+    /// Elements of activations and layers' weights read and written, in the network's precision.
+    pub network: usize,
+    /// Elements of other arrays read and written, which are f32.
+    pub others: usize,
 }
 
 impl Work {
-    /// `flops` per element of the first array, and one pass over each of the arrays.
-    pub fn pass(flops: f64, arrays: &[Shape]) -> Self {
-        let flops = flops * arrays[0].len() as f64;
-        Self { flops, elements: arrays.iter().map(|s| s.len()).sum() }
+    /// `flops` per element of the first array, and one pass over each of the arrays, which are a network's activations.
+    pub fn pass(flops: f64, activations: &[Shape]) -> Self {
+        let flops = flops * activations[0].len() as f64;
+        Self { flops, network: activations.iter().map(|s| s.len()).sum(), others: 0 }
+    }
+    /// [`Work::pass`] over other arrays.
+    pub fn pass_f32(flops: f64, arrays: &[Shape]) -> Self {
+        let Self { flops, network, .. } = Self::pass(flops, arrays);
+        Self { flops, network: 0, others: network }
+    }
+    /// The same with so many elements of f32 more.
+    pub fn and_f32(self, others: usize) -> Self {
+        Self { others: self.others + others, ..self }
+    }
+    /// Bytes; `coarse`: of a network in bf16.
+    pub fn bytes(self, coarse: bool) -> f64 {
+        let size = if coarse { 2 } else { 4 };
+        (size * self.network + 4 * self.others) as f64
     }
 }
 

@@ -12,11 +12,13 @@ pub mod case;
 pub mod cases;
 pub mod cross;
 pub mod gradient;
+mod library;
 
 pub use case::Case;
 
 use crate::Result;
 use crate::backend::reference::Reference;
+use crate::backend::timed::Timed;
 use crate::ops::TrainingOps;
 
 /// One line of the table that `diem check` prints.
@@ -57,12 +59,13 @@ impl CheckRow {
 const MANY: usize = 8;
 
 /// Checks every case whose "op size" contains `filter`: the reference by finite differences, then, unless it is the
-/// reference itself, `backend` against it. `row` gets each result as soon as it is known.
+/// reference itself, `backend` against it; and its linear layers against the vendor's library. `row` gets each result as soon as it is known.
 ///
 /// # Errors
 /// When the device has failed.
-pub fn run<B: TrainingOps>(filter: &str, seed: u64, backend: &B, row: impl FnMut(CheckRow)) -> Result<()> {
-    cases::small(&mut Checks { filter, seed, backend, row })
+pub fn run<B: TrainingOps + Timed>(filter: &str, seed: u64, backend: &B, mut row: impl FnMut(CheckRow)) -> Result<()> {
+    cases::small(&mut Checks { filter, seed, backend, row: &mut row })?;
+    library::check(filter, seed, backend, row)
 }
 
 /// What is done with every case of the registry.

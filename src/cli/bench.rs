@@ -1,15 +1,19 @@
-//! `diem bench`: how long ops and whole posterior steps take, next to the work that they do.
+//! `diem bench`: how long ops, levels of a network and whole posterior steps take, next to the work that they do and to what
+//! the device can do at best.
 
+use super::device::{About, Job, Kind};
 use super::options::{DeviceOptions, count};
 use super::{Outcome, say};
-use crate::backend::cpu::Cpu;
-use crate::backend::{Backend, Shape};
+use crate::backend::Shape;
+use crate::backend::cuda::kernels::BUILD;
+use crate::backend::timed::{Roofline, Timed};
 use crate::check::bench::step::{self, StepRow, StepSettings};
-use crate::check::bench::{self, BenchRow, peak};
-use crate::data::checkpoint::Kind;
+use crate::check::bench::{self, BenchRow, Sizes, Unit, levels};
+use crate::data::checkpoint::Kind as Network;
 use crate::data::{Checkpoint, atomic};
 use crate::diffusion::model::Model;
 use crate::nn::UNetConfig;
+use crate::ops::{Ops, TrainingOps};
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -20,28 +24,28 @@ use std::path::{Path, PathBuf};
 pub struct Args {
     #[command(flatten)]
     device: DeviceOptions,
-    /// Network of the whole step: cifar, mri or small (untrained), or a checkpoint; without it, the ops are timed
+    /// Network whose levels and whole steps are timed: cifar, mri or small (untrained), or a checkpoint; without it, the ops are
     #[arg(long, value_name = "NAME|FILE")]
     model: Option<String>,
     /// Seed of an untrained network's weights
     #[arg(long, default_value_t = 0)]
     init_seed: u64,
-    /// Images of the batch
-    #[arg(long, default_value_t = 4, value_parser = count)]
-    batch: usize,
+    /// Images of the batch [default: 4 on the CPU, 256 on a GPU, 1 emulated, where ops have the sizes of `check`]
+    #[arg(long, value_parser = count)]
+    batch: Option<usize>,
     /// Iterations of the MMPS solve
     #[arg(long, default_value_t = 1, value_parser = count)]
     iterations: usize,
     /// Side of an image, in pixels
     #[arg(long, default_value_t = 32, value_parser = count)]
     size: usize,
-    /// Timed repetitions of a step; the median is reported
+    /// Timed repetitions of a step at least; the median is reported
     #[arg(long, default_value_t = 7, value_parser = count)]
     repeat: usize,
     /// Time the ops whose "op size" contains this
     #[arg(long, value_name = "TEXT")]
     ops: Option<String>,
-    /// Write the results here too
+    /// Write all results here too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -49,65 +53,123 @@ pub struct Args {
 impl Args {
     /// Prints the tables.
     pub fn run(&self, out: &mut dyn Write) -> Result<Outcome> {
-        let cpu = self.device.cpu()?;
-        let peak = peak::flops(&cpu);
-        say(out, format_args!("device: {}", self.device.describe(&cpu)))?;
-        say(out, format_args!("peak:   {:.0} GFLOP/s of multiply-adds in registers, measured\n", peak / 1e9))?;
-        let mut report = json!({"device": self.device.describe(&cpu), "peak_gflops": peak / 1e9});
-        if self.ops.is_some() || self.model.is_none() {
-            report["ops"] = self.ops(&cpu, peak, out)?;
+        self.device.run(Bench { args: self, out })
+    }
+}
+
+struct Bench<'a> {
+    args: &'a Args,
+    out: &'a mut dyn Write,
+}
+
+impl Job for Bench<'_> {
+    fn run<B: TrainingOps + Timed>(self, backend: &B, device: &About) -> Result<Outcome> {
+        let Self { args, out } = self;
+        let roof = backend.roofline()?;
+        let table = Table { roof: &roof, unit: Unit::of(&roof) };
+        say(out, format_args!("device: {}", device.description))?;
+        table.roofline(out)?;
+        let batch = args.batch.unwrap_or(match device.kind {
+            Kind::Cpu => 4,
+            Kind::Gpu => 256,
+            Kind::Emulated => 1,
+        });
+        let mut report = json!({
+            "device": device.description,
+            "arithmetic": device.arithmetic,
+            "versions": {"diem": env!("CARGO_PKG_VERSION"), "kernels": BUILD.nvcc.ok(), "architectures": BUILD.archs},
+            "peak": {"flops_per_second": roof.flops, "by": roof.by},
+            "copy_bytes_per_second": roof.copy,
+            "cache_bytes": roof.cache,
+            "batch": batch,
+        });
+        if args.ops.is_some() || args.model.is_none() {
+            let sizes = if device.kind == Kind::Emulated { Sizes::Small } else { Sizes::Cifar(batch) };
+            let filter = args.ops.as_deref().unwrap_or("");
+            report["ops"] = table.rows(out, |row| bench::run(filter, sizes, backend, &roof, row))?;
         }
-        if let Some(model) = &self.model {
-            self.step(&cpu, model, peak, out, &mut report)?;
+        if let Some(name) = &args.model {
+            args.network(backend, name, batch, &table, out, &mut report)?;
         }
-        if let Some(path) = &self.json {
+        if let Some(path) = &args.json {
             atomic::write_bytes(path, format!("{report:#}\n").as_bytes())?;
         }
         Ok(Outcome::Done)
     }
+}
 
-    fn ops(&self, cpu: &Cpu, peak: f64, out: &mut dyn Write) -> Result<Value> {
-        say(out, BenchRow::head())?;
+/// How results are printed.
+struct Table<'a> {
+    roof: &'a Roofline,
+    unit: Unit,
+}
+
+impl Table<'_> {
+    fn roofline(&self, out: &mut dyn Write) -> Result<()> {
+        let Roofline { flops, by, copy, cache, .. } = self.roof;
+        let (scale, name) = (self.unit.scale(), self.unit.name());
+        let peak = flops.map_or(by.clone(), |flops| format!("{:.0} {name}, {by}, measured", flops / scale));
+        say(out, format_args!("peak:   {peak}"))?;
+        say(out, format_args!("copy:   {:.1} GB/s read and written, measured", copy / 1e9))?;
+        if *cache > 0 {
+            let kib = cache >> 10;
+            say(out, format_args!("*:      the arrays fit the cache of {kib} KiB, and are found there"))?;
+        }
+        Ok(())
+    }
+    /// Prints the rows that `run` gives, and collects them.
+    fn rows(&self, out: &mut dyn Write, run: impl FnOnce(&mut dyn FnMut(BenchRow)) -> Result<()>) -> Result<Value> {
+        say(out, format_args!("\n{}", BenchRow::head(self.unit)))?;
         let (mut rows, mut written) = (Vec::new(), Ok(()));
-        bench::run(self.ops.as_deref().unwrap_or(""), self.init_seed, cpu, |row: BenchRow| {
+        run(&mut |row| {
             if written.is_ok() {
-                written = say(out, row.line(peak));
+                written = say(out, row.line(self.unit));
             }
-            let BenchRow { op, size, what, seconds, flops, bytes } = row;
-            rows.push(
-                json!({"op": op, "size": size, "call": what, "seconds": seconds, "flops": flops, "bytes": bytes}),
-            );
+            rows.push(json!(row));
         })?;
         written?;
         Ok(rows.into())
     }
+}
 
-    fn step(&self, cpu: &Cpu, name: &str, peak: f64, out: &mut dyn Write, report: &mut Value) -> Result<()> {
-        let model = self.model(cpu, name)?;
+impl Args {
+    fn network<B: TrainingOps + Timed>(
+        &self,
+        backend: &B,
+        name: &str,
+        batch: usize,
+        table: &Table<'_>,
+        out: &mut dyn Write,
+        report: &mut Value,
+    ) -> Result<()> {
+        let model = self.model(backend, name)?;
         let metadata = model.metadata();
-        let image = metadata.image().unwrap_or(Shape::new(1, self.size, self.size, metadata.channels()));
-        let flops = match &metadata.kind {
-            Kind::UNet(config) => Some(config.flops(image.h, image.w)),
-            _ => None,
-        };
-        let settings = StepSettings {
-            image: image.with_n(self.batch),
-            iterations: self.iterations,
-            repeat: self.repeat,
-            seed: self.init_seed,
-        };
-        say(out, format_args!("{name}, {:?}", settings.image))?;
-        say(out, StepRow::head())?;
+        let image = metadata.image().unwrap_or(Shape::new(1, self.size, self.size, metadata.channels())).with_n(batch);
+        say(out, format_args!("\n{name}, {image:?}"))?;
+        let mut flops = None;
+        if let Network::UNet(config) = &metadata.kind {
+            flops = Some(config.flops(image.h, image.w));
+            report["levels"] = table.rows(out, |row| levels::run(backend, config, image, table.roof, row))?;
+            say(out, "")?;
+        }
+
+        let Self { iterations, repeat, init_seed: seed, .. } = *self;
+        let settings = StepSettings { image, iterations, repeat, seed };
+        say(out, StepRow::head(table.unit))?;
         let (mut steps, mut written) = (Vec::new(), Ok(()));
-        step::run(cpu, &model, flops, settings, |row| {
+        step::run(backend, &model, flops, settings, |row| {
             if written.is_ok() {
-                written = say(out, row.line(peak));
+                written = say(out, row.line(table.unit, table.roof));
             }
             steps.push(row);
         })?;
         written?;
-        let pool = cpu.memory().peak;
-        let resident = step::peak_resident();
+        let last = steps.last().expect("a forward and a step were timed");
+        let target = step::target(name, iterations, table.roof);
+        if let Some(target) = target {
+            say(out, format_args!("target: {target:.0} images/s at a batch of 256"))?;
+        }
+        let (pool, resident) = (backend.memory().peak, step::peak_resident());
         let mib = |bytes: usize| bytes >> 20;
         let process = resident.map_or("unknown".to_owned(), |bytes| format!("{} MiB", mib(bytes)));
         say(
@@ -115,22 +177,21 @@ impl Args {
             format_args!("\npeak memory: process {process}, pooled arrays with packed weights {} MiB", mib(pool)),
         )?;
 
-        let last = steps.last().expect("a forward and a step were timed");
         report["model"] = name.into();
-        report["batch"] = self.batch.into();
-        report["iterations"] = self.iterations.into();
+        report["iterations"] = iterations.into();
         report["seconds_per_image"] = last.seconds_per_image().into();
+        report["images_per_second"] = last.images_per_second.into();
+        report["target_images_per_second"] = target.into();
         report["peak_resident_bytes"] = resident.into();
         report["pool_peak_bytes"] = pool.into();
-        let step = |row: &StepRow| json!({"what": row.what, "seconds": row.seconds, "fastest": row.fastest, "flops": row.flops});
-        report["steps"] = steps.iter().map(step).collect();
+        report["steps"] = json!(steps);
         Ok(())
     }
 
-    fn model(&self, cpu: &Cpu, name: &str) -> Result<Model<Cpu>> {
+    fn model<B: Ops>(&self, backend: &B, name: &str) -> Result<Model<B>> {
         if let Some(config) = UNetConfig::preset(name) {
             let image = Shape::new(1, self.size, self.size, config.in_channels);
-            return Model::initial(cpu, config, image, true, self.init_seed);
+            return Model::initial(backend, config, image, true, self.init_seed);
         }
         let path = Path::new(name);
         if !path.exists() {
@@ -139,6 +200,6 @@ impl Args {
         let checkpoint = Checkpoint::open(path)?;
         let metadata = checkpoint.metadata();
         let image = metadata.image().unwrap_or(Shape::new(1, self.size, self.size, metadata.channels()));
-        Model::load(cpu, &checkpoint, image, true)
+        Model::load(backend, &checkpoint, image, true)
     }
 }

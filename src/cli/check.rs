@@ -4,6 +4,7 @@ use super::device::{About, Job};
 use super::options::DeviceOptions;
 use super::{Outcome, say};
 use crate::Result;
+use crate::backend::timed::Timed;
 use crate::check::{self, CheckRow};
 use crate::diffusion::propagate::std_errors;
 use crate::diffusion::samplers::Sampler;
@@ -37,7 +38,7 @@ struct Check<'a> {
 }
 
 impl Job for Check<'_> {
-    fn run<B: TrainingOps>(self, backend: &B, device: &About) -> Result<Outcome> {
+    fn run<B: TrainingOps + Timed>(self, backend: &B, device: &About) -> Result<Outcome> {
         let Self { args, out } = self;
         say(out, format_args!("device: {}\n", device.description))?;
         say(out, format_args!("{:<18} {:<28} {:<44} {:>9} {:>9}", "op", "size", "compared", "error", "bound"))?;
@@ -51,6 +52,9 @@ impl Job for Check<'_> {
         })?;
         written?;
         say(out, format_args!("\n{rows} comparisons, {failed} failed"))?;
+        if let Some(Err(why)) = backend.library() {
+            say(out, format_args!("linear layers were not compared with cuBLAS: {why}"))?;
+        }
         if args.ops.is_empty() {
             samplers(out)?;
         }

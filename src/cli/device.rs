@@ -3,6 +3,7 @@
 use super::options::{Device, DeviceOptions, Precision};
 use crate::backend::cpu::{Cpu, Options, simd::Isa};
 use crate::backend::cuda::{self, Cuda, Dtype, cudarc};
+use crate::backend::timed::Timed;
 use crate::ops::TrainingOps;
 use crate::{Error, Result};
 use std::sync::Arc;
@@ -13,11 +14,24 @@ pub trait Job {
     ///
     /// # Errors
     /// Its own, in one line.
-    fn run<B: TrainingOps>(self, backend: &B, device: &About) -> Result<super::Outcome>;
+    fn run<B: TrainingOps + Timed>(self, backend: &B, device: &About) -> Result<super::Outcome>;
+}
+
+/// What a device is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// The processor.
+    Cpu,
+    /// A GPU.
+    Gpu,
+    /// A GPU's kernels on the processor.
+    Emulated,
 }
 
 /// What there is to say about a device.
 pub struct About {
+    /// What it is.
+    pub kind: Kind,
     /// "cpu, AVX-512, 2 threads: chosen because ..", for people.
     pub description: String,
     /// What determines the bits of a result beside the settings: devices of the same arithmetic agree.
@@ -36,10 +50,10 @@ impl DeviceOptions {
             Device::Cpu => self.run_on_cpu(job, ""),
             Device::Cuda(ordinal) => {
                 let gpu = cudarc::Gpu::open(ordinal).map_err(|why| unavailable(&why))?;
-                self.run_on_gpu(job, gpu, "")
+                self.run_on_gpu(job, Kind::Gpu, gpu, "")
             }
             Device::Auto => match cudarc::Gpu::open(0) {
-                Ok(gpu) => self.run_on_gpu(job, gpu, ": chosen because it is there"),
+                Ok(gpu) => self.run_on_gpu(job, Kind::Gpu, gpu, ": chosen because it is there"),
                 Err(why) => self.run_on_cpu(job, &format!(": chosen because {why}")),
             },
             #[cfg(feature = "emulator")]
@@ -50,7 +64,7 @@ impl DeviceOptions {
                     Some(bytes) => driver.with_memory(bytes),
                     None => driver,
                 };
-                self.run_on_gpu(job, driver, "")
+                self.run_on_gpu(job, Kind::Emulated, driver, "")
             }
             #[cfg(not(feature = "emulator"))]
             Device::Emulated(_) => {
@@ -63,13 +77,19 @@ impl DeviceOptions {
     fn run_on_cpu(&self, job: impl Job, why: &str) -> Result<super::Outcome> {
         let cpu = self.open_cpu()?;
         let description = format!("cpu, {}, {} threads{why}", instruction_set(cpu.isa()), cpu.threads());
-        let about = About { description, arithmetic: arithmetic(&cpu).to_owned(), threads: Some(cpu.threads()) };
+        let about = About {
+            kind: Kind::Cpu,
+            description,
+            arithmetic: arithmetic(&cpu).to_owned(),
+            threads: Some(cpu.threads()),
+        };
         job.run(&cpu, &about)
     }
 
     fn run_on_gpu(
         &self,
         job: impl Job,
+        kind: Kind,
         driver: impl cuda::driver::Driver + 'static,
         why: &str,
     ) -> Result<super::Outcome> {
@@ -79,6 +99,7 @@ impl DeviceOptions {
         };
         let ((major, minor), device) = (driver.properties().arch, &driver.properties().name);
         let about = About {
+            kind,
             description: format!("{}, {device}, {}{why}", driver.name(), self.precision.name()),
             arithmetic: format!("{device} {major}.{minor}, {}", self.precision.name()),
             threads: None,
@@ -93,7 +114,7 @@ impl DeviceOptions {
     pub fn description(&self) -> Result<String> {
         struct Describe(String);
         impl Job for &mut Describe {
-            fn run<B: TrainingOps>(self, _: &B, device: &About) -> Result<super::Outcome> {
+            fn run<B: TrainingOps + Timed>(self, _: &B, device: &About) -> Result<super::Outcome> {
                 self.0.clone_from(&device.description);
                 Ok(super::Outcome::Done)
             }
@@ -103,25 +124,11 @@ impl DeviceOptions {
         Ok(describe.0)
     }
 
-    /// The CPU, for commands that have no other.
-    ///
-    /// # Errors
-    /// When something else was asked for.
-    pub fn cpu(&self) -> Result<Cpu> {
-        match self.device {
-            Device::Auto | Device::Cpu => self.open_cpu(),
-            _ => Err(Error::mismatch("--device", "cpu or auto, for this command", "another")),
-        }
-    }
     fn open_cpu(&self) -> Result<Cpu> {
         if self.precision == Precision::Bf16 {
             return Err(Error::mismatch("--precision", "f32 on the cpu", "bf16"));
         }
         Cpu::new(Options { threads: self.threads, low_memory: self.low_memory, ..Options::default() })
-    }
-    /// "cpu, AVX-512, 2 threads" for people.
-    pub fn describe(&self, cpu: &Cpu) -> String {
-        format!("cpu, {}, {} threads", instruction_set(cpu.isa()), cpu.threads())
     }
 }
 

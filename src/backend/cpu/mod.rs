@@ -2,7 +2,9 @@
 
 pub(crate) mod lanes;
 pub(crate) mod micro;
+mod peak;
 pub mod simd;
+mod timing;
 
 use super::host::{Buffer, HostBackend, HostTensor, Pool};
 use super::{Array, Backend, Shape};

@@ -1,14 +1,18 @@
 //! CUDA's driver API, loaded when the program runs: it starts without a GPU, and works with any driver that is new enough.
 
-use super::driver::{Boxes, Counters, Driver, Graph, Launch, Properties, TensorMap};
+mod cublas;
+mod events;
+
+use super::driver::{Boxes, Counters, Driver, Graph, Launch, Product, Properties, TensorMap};
 use super::kernels::{self, BUILD};
 use crate::{Error, Result};
+use cublas::Cublas;
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUfunction_attribute, CUresult};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_int, c_uint, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The oldest architecture that the kernels are written for.
 const OLDEST_ARCH: (u32, u32) = (8, 0);
@@ -20,6 +24,7 @@ pub struct Gpu {
     properties: Properties,
     functions: HashMap<&'static str, sys::CUfunction>,
     modules: Vec<sys::CUmodule>,
+    cublas: OnceLock<std::result::Result<Cublas, String>>, // from when it is asked for
 }
 
 /// A device's primary context, with the one queue of all work.
@@ -119,7 +124,14 @@ impl Gpu {
             return Err(Error::Unsupported(format!("{found}; the kernels need 8.0 or later")));
         }
         let context = Arc::new(Context::new(device)?);
-        let mut gpu = Self { context, ordinal, properties, functions: HashMap::new(), modules: Vec::new() };
+        let mut gpu = Self {
+            context,
+            ordinal,
+            properties,
+            functions: HashMap::new(),
+            modules: Vec::new(),
+            cublas: OnceLock::new(),
+        };
         for module in BUILD.modules {
             gpu.load(module)?;
         }
@@ -162,6 +174,10 @@ impl Gpu {
         Ok(())
     }
 
+    fn cublas(&self) -> Result<&Cublas> {
+        let opened = self.cublas.get_or_init(|| Cublas::open(self.context.clone()).map_err(|error| error.to_string()));
+        opened.as_ref().map_err(|why| Error::Unsupported(why.clone()))
+    }
     fn function(&self, kernel: &str) -> Result<sys::CUfunction> {
         let unknown = || Error::Device(format!("no module has the kernel {kernel}"));
         self.functions.get(kernel).copied().ok_or_else(unknown)
@@ -193,6 +209,7 @@ fn properties(device: sys::CUdevice) -> Result<Properties> {
         multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
         shared_memory: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
         memory,
+        cache: attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)? as usize,
     })
 }
 
@@ -382,6 +399,16 @@ impl Driver for Gpu {
             check(sys::cuEventRecord(now, self.context.stream), "an event of the device")?;
             check(sys::cuEventSynchronize(before), "the work of the device")
         }
+    }
+    fn library(&self) -> Result<String> {
+        self.cublas().map(|cublas| cublas.name.clone())
+    }
+    unsafe fn library_product(&self, product: &Product) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.cublas()?.product(product) }
+    }
+    fn laps(&self, count: usize, lap: &mut dyn FnMut() -> Result<()>) -> Result<Vec<f64>> {
+        events::laps(&self.context, count, lap)
     }
     fn synchronize(&self) -> Result<()> {
         self.context.synchronize()

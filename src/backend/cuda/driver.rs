@@ -3,9 +3,10 @@
 //! Two things implement [`Driver`]: CUDA's own driver API, and the emulator that runs the same kernels on the CPU.
 
 use super::Dtype;
-use crate::Result;
+use crate::{Error, Result};
 use bytemuck::NoUninit;
 use std::fmt;
+use std::time::Instant;
 
 /// What a device is and has.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,6 +23,8 @@ pub struct Properties {
     pub shared_memory: u32,
     /// Bytes of device memory.
     pub memory: usize,
+    /// Bytes of the cache before it (L2).
+    pub cache: usize,
 }
 
 /// How often the host did what a sampler's step must not do.
@@ -68,6 +71,27 @@ pub trait Driver: Send + Sync {
     fn graph(&self, launches: &[Launch]) -> Result<Box<dyn Graph>>;
     /// Waits until at most one launched graph is unfinished: the device always has the next one at hand.
     fn pace(&self) -> Result<()>;
+    /// Seconds of each of `count` laps, for each of which `lap` queues work, by the device's clock where it has one.
+    fn laps(&self, count: usize, lap: &mut dyn FnMut() -> Result<()>) -> Result<Vec<f64>> {
+        let timed = |_| {
+            let start = Instant::now();
+            lap()?;
+            self.synchronize()?;
+            Ok(start.elapsed().as_secs_f64())
+        };
+        (0..count).map(timed).collect()
+    }
+    /// The name and the version of the vendor's library of matrix products, where there is one.
+    fn library(&self) -> Result<String> {
+        Err(Error::Unsupported(format!("cuBLAS is not for {}", self.name())))
+    }
+    /// Queues a product by the vendor's library.
+    ///
+    /// # Safety
+    /// That of [`Driver::launch`].
+    unsafe fn library_product(&self, _product: &Product) -> Result<()> {
+        self.library().map(drop)
+    }
     /// Waits for all queued work.
     fn synchronize(&self) -> Result<()>;
     /// What has been done so far.
@@ -109,6 +133,25 @@ pub trait Graph: Send + Sync {
     /// # Safety
     /// That of [`Driver::launch`], for each.
     unsafe fn launch(&self) -> Result<()>;
+}
+
+/// y = x wᵀ, all in one precision, with sums in f32.
+#[derive(Clone, Copy, Debug)]
+pub struct Product {
+    /// Rows of `x` and `y`.
+    pub rows: usize,
+    /// Columns of `x` and `w`.
+    pub c_in: usize,
+    /// Rows of `w`, columns of `y`.
+    pub c_out: usize,
+    /// Address of (rows, c_in).
+    pub x: u64,
+    /// Address of (c_out, c_in).
+    pub w: u64,
+    /// Address of (rows, c_out).
+    pub y: u64,
+    /// The type of the elements of all three.
+    pub dtype: Dtype,
 }
 
 /// A kernel with its launch shape and its arguments.

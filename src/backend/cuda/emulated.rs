@@ -44,6 +44,7 @@ impl Emulated {
             multiprocessors: MULTIPROCESSORS,
             shared_memory: 227 << 10,
             memory: available_memory().unwrap_or(4 << 30),
+            cache: 64 << 10, // small: copies of eight times that are timed
         };
         let device = Device { emulator, counters: Mutex::default(), pieces: Mutex::default() };
         Ok(Self { device: Arc::new(device), properties })

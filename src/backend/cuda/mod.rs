@@ -12,9 +12,11 @@ pub mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulated;
 pub mod kernels;
+mod library;
 mod record;
 mod scalar;
 mod tensor;
+mod timing;
 pub(crate) mod units;
 
 pub use driver::{Args, Boxes, Launch, TensorMap};

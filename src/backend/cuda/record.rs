@@ -24,7 +24,7 @@ pub(super) const FULL: &str = "a recorded step is given more numbers than the fi
 #[derive(Default)]
 pub(super) struct Recorder {
     state: Mutex<Option<Recording>>,
-    words: AtomicUsize, // that the host has given to kernels so far
+    pub words: AtomicUsize, // that the host has given to kernels so far
     graphs: Mutex<Vec<Recorded>>,
 }
 
@@ -86,11 +86,11 @@ impl Recorder {
         }));
         if row.len() > *capacity { Slots::Full } else { Slots::At(*address + 4 * first as u64) }
     }
-    fn begin(&self, now: &CudaTensor) {
+    pub fn begin(&self, now: &CudaTensor) {
         let (capacity, address) = (now.shape().len(), now.address());
         *self.state() = Some(Recording { launches: Vec::new(), row: Vec::new(), capacity, address });
     }
-    fn end(&self) -> (Vec<Launch>, Vec<u32>) {
+    pub fn end(&self) -> (Vec<Launch>, Vec<u32>) {
         self.state().take().map_or_else(Default::default, |recording| (recording.launches, recording.row))
     }
 }

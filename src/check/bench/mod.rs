@@ -1,128 +1,116 @@
-//! Timings: how long each call of a case takes, next to the work that it must do.
+//! Timings: how long each call of a case takes, next to the work that it must do and to what the device can do at best.
 
-pub mod peak;
+pub mod levels;
+pub mod row;
 pub mod step;
+mod targets;
 
-use super::case::{At, Case, Once, Probe, Work, draw, draw_dy, upload};
-use super::{Visitor, cases};
+pub use row::{BenchRow, Unit};
+
+use super::case::{At, Case, Input, Once, Probe, Work};
+use super::{Visitor, cases, library};
 use crate::Result;
-use crate::backend::Keep;
+use crate::backend::timed::{Roofline, Timed};
+use crate::backend::{Array, Keep};
 use crate::ops::TrainingOps;
-use std::time::{Duration, Instant};
 
-/// One line of the table that `diem bench` prints.
-#[derive(Clone, Debug)]
-pub struct BenchRow {
-    /// The op.
-    pub op: &'static str,
-    /// Its extents.
-    pub size: String,
-    /// Which call: "forward", "vjp", "vjp params".
-    pub what: &'static str,
-    /// Seconds of one call: the fastest of several.
-    pub seconds: f64,
-    /// Floating point operations of one call.
-    pub flops: f64,
-    /// Bytes that it must read and write at least.
-    pub bytes: f64,
-}
-
-impl BenchRow {
-    /// 10⁹ floating point operations per second.
-    pub fn gflops(&self) -> f64 {
-        self.flops / self.seconds / 1e9
-    }
-    /// 10⁹ bytes per second.
-    pub fn gbytes(&self) -> f64 {
-        self.bytes / self.seconds / 1e9
-    }
-    /// The head of a table of [`BenchRow::line`]s.
-    pub fn head() -> String {
-        format!(
-            "{:<18} {:<28} {:<12} {:>9} {:>8} {:>8} {:>7} {:>7}",
-            "op", "size", "call", "ms", "MFLOP", "GFLOP/s", "of peak", "GB/s"
-        )
-    }
-    /// The row as a line of a table; `peak` is the device's, in operations per second.
-    pub fn line(&self, peak: f64) -> String {
-        let Self { op, size, what, seconds, flops, .. } = self;
-        let (ms, mflop, of_peak) = (seconds * 1e3, flops / 1e6, 100.0 * flops / seconds / peak);
-        let (gflops, gbytes) = (self.gflops(), self.gbytes());
-        format!("{op:<18} {size:<28} {what:<12} {ms:>9.3} {mflop:>8.0} {gflops:>8.1} {of_peak:>6.0}% {gbytes:>7.1}")
-    }
+/// The sizes of the ops that are timed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sizes {
+    /// Those of `check`, for the emulator.
+    Small,
+    /// Those of the CIFAR-10 U-Net with such a batch.
+    Cifar(usize),
 }
 
 /// Times every case whose "op size" contains `filter`; `row` gets each result as soon as it is known.
 ///
 /// # Errors
 /// When the device has failed.
-pub fn run<B: TrainingOps>(filter: &str, seed: u64, backend: &B, row: impl FnMut(BenchRow)) -> Result<()> {
-    cases::large(&mut Timings { filter, seed, backend, row })
+pub fn run<B: TrainingOps + Timed>(
+    filter: &str,
+    sizes: Sizes,
+    backend: &B,
+    roof: &Roofline,
+    row: impl FnMut(BenchRow),
+) -> Result<()> {
+    let mut timings = Timings { filter, backend, roof, row };
+    match sizes {
+        Sizes::Small => cases::small(&mut timings),
+        Sizes::Cifar(batch) => {
+            cases::large(&mut timings, batch)?;
+            library::bench(filter, batch, backend, roof, &mut timings.row)
+        }
+    }
 }
 
 struct Timings<'a, B, F> {
     filter: &'a str,
-    seed: u64,
     backend: &'a B,
+    roof: &'a Roofline,
     row: F,
 }
 
-impl<B: TrainingOps, F: FnMut(BenchRow)> Visitor for Timings<'_, B, F> {
+impl<B: TrainingOps + Timed, F: FnMut(BenchRow)> Visitor for Timings<'_, B, F> {
     fn visit(&mut self, case: impl Case) -> Result<()> {
         if case.matches(self.filter) {
-            time(&case, self.backend, self.seed)?.into_iter().for_each(&mut self.row);
+            for Call { what, work, seconds } in time(&case, self.backend, &[Keep::Input, Keep::All])? {
+                (self.row)(BenchRow::new(case.op(), case.size(), what, work.costs(self.backend), seconds, self.roof));
+            }
         }
         Ok(())
     }
 }
 
-/// Times what `case` calls: first without parameter gradients, then what it calls only for them.
-fn time<C: Case, B: TrainingOps>(case: &C, backend: &B, seed: u64) -> Result<Vec<BenchRow>> {
-    let inputs = case.inputs();
-    let x = &upload(backend, &inputs, &draw(&inputs, seed));
-    let y = case.run(At { backend, x, dy: None, keep: Keep::Nothing }, &mut Once)?.values.swap_remove(0).1;
-    let dy = Some(&draw_dy(backend, &y, seed, inputs.len()));
-    let mut watch = Stopwatch { backend, calls: Vec::new() };
-    for keep in [Keep::Input, Keep::All] {
-        case.run(At { backend, x, dy, keep }, &mut watch)?;
-    }
-    backend.finish()?;
-    let row = |(what, work, seconds): (&'static str, Work, f64)| BenchRow {
-        op: case.op(),
-        size: case.size(),
-        what,
-        seconds,
-        flops: work.flops,
-        bytes: F32 * work.elements as f64,
-    };
-    Ok(watch.calls.into_iter().map(row).collect())
+/// A timed call.
+struct Call {
+    what: &'static str,
+    work: Work,
+    seconds: f64,
 }
 
-/// Bytes of an element: the fast backends are f32.
-const F32: f64 = 4.0;
+impl Work {
+    /// (floating point operations, bytes).
+    fn costs<B: Timed>(self, backend: &B) -> (f64, f64) {
+        (self.flops, self.bytes(backend.coarse()))
+    }
+}
 
-/// How long a call is repeated: timings of other processes' work are many and short, the fastest has the least of it.
-const BUDGET: Duration = Duration::from_millis(100);
+/// Times what `case` calls with each amount of keeping: its calls, and then those that come only with the next.
+fn time<C: Case, B: TrainingOps + Timed>(case: &C, backend: &B, keeps: &[Keep]) -> Result<Vec<Call>> {
+    let inputs = case.inputs();
+    let upload = |(slot, input): (usize, &Input)| {
+        let x = input.repeated(slot);
+        if input.activation { backend.upload_activation(input.shape, &x) } else { backend.upload(input.shape, &x) }
+    };
+    let x: &Vec<_> = &inputs.iter().enumerate().map(upload).collect();
+    let y = case.run(At { backend, x, dy: None, keep: Keep::Nothing }, &mut Once)?.values.swap_remove(0).1;
+    let dy = Input::normal("dy", y.shape()).repeated(inputs.len());
+    let dy = Some(&backend.upload_like(&y, &dy));
+    let mut watch = Stopwatch { backend, calls: Vec::new(), failure: Ok(()) };
+    for &keep in keeps {
+        case.run(At { backend, x, dy, keep }, &mut watch)?;
+    }
+    watch.failure?;
+    backend.finish()?;
+    Ok(watch.calls)
+}
 
 /// Repeats every call, and takes the time.
 struct Stopwatch<'a, B> {
     backend: &'a B,
-    calls: Vec<(&'static str, Work, f64)>,
+    calls: Vec<Call>,
+    failure: Result<()>,
 }
 
-impl<B: TrainingOps> Probe for Stopwatch<'_, B> {
+impl<B: Timed> Probe for Stopwatch<'_, B> {
     fn call<T>(&mut self, what: &'static str, work: Work, mut f: impl FnMut() -> T) -> T {
-        let mut result = f();
-        if self.calls.iter().all(|call| call.0 != what) {
-            let (start, mut best) = (Instant::now(), f64::INFINITY);
-            while start.elapsed() < BUDGET || best.is_infinite() {
-                let start = Instant::now();
-                result = f();
-                // an error shows again in the `finish` after all calls
-                let _ = self.backend.finish();
-                best = best.min(start.elapsed().as_secs_f64());
+        let result = f();
+        if self.failure.is_ok() && self.calls.iter().all(|call| call.what != what) {
+            match self.backend.time(1, &mut || drop(f())) {
+                Ok(timing) => self.calls.push(Call { what, work, seconds: timing.fastest }),
+                Err(error) => self.failure = Err(error),
             }
-            self.calls.push((what, work, best));
         }
         result
     }

@@ -1,31 +1,35 @@
 //! The time of a whole posterior step, and the memory that it takes.
 
+use super::{Unit, targets};
 use crate::Result;
 use crate::backend::Shape;
+use crate::backend::timed::{Roofline, Timed, Timing};
 use crate::check::case::{Input, draw, upload};
-use crate::diffusion::{Denoiser, Estimator, Prior};
+use crate::diffusion::samplers::Sampler;
+use crate::diffusion::table::{Tabulate, Tabulated};
+use crate::diffusion::{Estimator, Prior, Schedule};
 use crate::nn::Flops;
 use crate::operators::{Measurement, PixelMask};
 use crate::ops::Ops;
 use crate::posterior::solvers::{Krylov, Solver};
 use crate::posterior::{Covariance, Mmps};
-use std::time::Instant;
+use serde::Serialize;
 
-/// What is timed: a masked image with 25% of its pixels known, σ_y = 1e-3, σ = 1, the middle of the reverse process.
+/// What is timed: a masked image with 25% of its pixels known, σ_y = 1e-3, in the middle of the reverse process.
 #[derive(Clone, Copy, Debug)]
 pub struct StepSettings {
     /// (N, H, W, C) of the batch.
     pub image: Shape,
     /// k of MMPS(k): iterations of its solve.
     pub iterations: usize,
-    /// Timed repetitions, after two that are not.
+    /// Timed repetitions at least.
     pub repeat: usize,
     /// Of the random image, mask and measurement.
     pub seed: u64,
 }
 
 /// How long one step of a batch took.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct StepRow {
     /// "forward", or "mmps(1) step".
     pub what: String,
@@ -39,32 +43,46 @@ pub struct StepRow {
     pub flops: Option<f64>,
     /// Arrays that the timed repetitions found no memory for in the pool: none is wanted.
     pub fresh: usize,
+    /// Images per second of a sampler of [`STEPS`] such steps and the last one at σ_min, by the median.
+    pub images_per_second: Option<f64>,
 }
+
+/// Images per second that the project wants of MMPS(1) on the `cifar` network, in this precision on this device.
+pub fn target(model: &str, iterations: usize, roof: &Roofline) -> Option<f64> {
+    let stage = roof.stage.filter(|_| model == "cifar" && iterations == 1)?;
+    Some(targets::images_per_second(stage))
+}
+
+/// Steps of the sampler whose speed is told.
+pub const STEPS: usize = 256;
 
 impl StepRow {
     /// Seconds per image, by the median.
     pub fn seconds_per_image(&self) -> f64 {
         self.seconds / self.batch as f64
     }
-    /// 10⁹ floating point operations per second, by the median.
-    pub fn gflops(&self) -> Option<f64> {
-        self.flops.map(|flops| flops / self.seconds / 1e9)
+    /// Floating point operations per second, by the median.
+    pub fn rate(&self) -> Option<f64> {
+        self.flops.map(|flops| flops / self.seconds)
     }
     /// The head of a table of [`StepRow::line`]s.
-    pub fn head() -> String {
+    pub fn head(unit: Unit) -> String {
+        let (flops, sampler) = (unit.name(), format!("images/s, {STEPS} steps"));
         format!(
-            "{:<14} {:>9} {:>12} {:>12} {:>8} {:>8}",
-            "step", "s/image", "fastest", "GFLOP/image", "GFLOP/s", "of peak"
+            "{:<14} {:>9} {:>9} {:>12} {:>12} {flops:>8} {:>8} {sampler:>20}",
+            "step", "ms", "s/image", "fastest", "GFLOP/image", "of peak"
         )
     }
-    /// The row as a line of a table; `peak` is the device's, in operations per second.
-    pub fn line(&self, peak: f64) -> String {
+    /// The row as a line of a table.
+    pub fn line(&self, unit: Unit, roof: &Roofline) -> String {
         let (seconds, fastest) = (self.seconds_per_image(), self.fastest / self.batch as f64);
         let known = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
         let work = known(self.flops.map(|flops| format!("{:.1}", flops / self.batch as f64 / 1e9)));
-        let speed = known(self.gflops().map(|gflops| format!("{gflops:.0}")));
-        let of_peak = known(self.gflops().map(|gflops| format!("{:.0}%", 100.0 * gflops * 1e9 / peak)));
-        format!("{:<14} {seconds:>9.5} {fastest:>12.5} {work:>12} {speed:>8} {of_peak:>8}", self.what)
+        let speed = known(self.rate().map(|rate| format!("{:.0}", rate / unit.scale())));
+        let share = self.rate().zip(roof.flops).map(|(rate, peak)| format!("{:.0}%", 100.0 * rate / peak));
+        let (of_peak, images) = (known(share), known(self.images_per_second.map(|rate| format!("{rate:.3}"))));
+        let (what, ms) = (&self.what, 1e3 * self.seconds);
+        format!("{what:<14} {ms:>9.2} {seconds:>9.5} {fastest:>12.5} {work:>12} {speed:>8} {of_peak:>8} {images:>20}")
     }
 }
 
@@ -72,7 +90,7 @@ impl StepRow {
 ///
 /// # Errors
 /// When the device has failed.
-pub fn run<B: Ops, D: Denoiser<B>>(
+pub fn run<B: Ops + Timed, D: Tabulate<B>>(
     backend: &B,
     denoiser: &D,
     flops: Option<Flops>,
@@ -83,35 +101,31 @@ pub fn run<B: Ops, D: Denoiser<B>>(
     let inputs = [Input::normal("x_t", image), Input::normal("y", image), Input::mask("mask", image.with_c(1), 0.25)];
     let [x_t, y, mask] = &upload(backend, &inputs, &draw(&inputs, seed))[..] else { unreachable!("three inputs") };
     let measurement = Measurement::new(backend, y, &[1e-3], Box::new(PixelMask::new(backend.copy(mask), image)?))?;
+    let plan = Sampler::Ddpm.plan(Schedule::default(), STEPS)?;
+    let (sigma, denoiser) = (plan.updates[STEPS / 2].sigma, &Tabulated::new(backend, denoiser, &plan));
     let work = |vjps: usize| flops.map(|f| image.n as f64 * (f.forward + vjps as f64 * f.vjp));
 
-    let mut time = |what: String, flops, estimator: &mut dyn Estimator<B>| -> Result<()> {
-        let mut seconds = Vec::with_capacity(repeat + WARM_UP);
-        let mut fresh = 0;
-        for i in 0..repeat.max(1) + WARM_UP {
-            if i == WARM_UP {
-                fresh = backend.memory().fresh;
+    let time = |estimator: &mut dyn Estimator<B>| {
+        let mut failure = Ok(());
+        let timing = backend.time(repeat, &mut || {
+            if let Err(error) = backend.within(|| estimator.estimate(backend, x_t, &[sigma])) {
+                failure = Err(error);
             }
-            let start = Instant::now();
-            backend.within(|| estimator.estimate(backend, x_t, &[1.0]))?;
-            backend.finish()?;
-            seconds.push(start.elapsed().as_secs_f64());
-        }
-        let timed = &mut seconds[WARM_UP..];
-        timed.sort_by(f64::total_cmp);
-        let (seconds, fastest) = (timed[timed.len() / 2], timed[0]);
-        let fresh = backend.memory().fresh - fresh;
-        row(StepRow { what, batch: image.n, seconds, fastest, flops, fresh });
-        Ok(())
+        })?;
+        failure.map(|()| timing)
     };
-    time("forward".to_owned(), work(0), &mut Prior(denoiser))?;
+    let Timing { seconds, fastest, fresh } = time(&mut Prior(denoiser))?;
+    let (what, batch) = ("forward".to_owned(), image.n);
+    row(StepRow { what, batch, seconds, fastest, flops: work(0), fresh, images_per_second: None });
+
     let solver = Solver { krylov: Krylov::Cg, iterations, rtol: 1e-3 };
     let mut mmps = Mmps::new(backend, denoiser, &measurement, solver, Covariance::Tweedie);
-    time(format!("mmps({iterations}) step"), work(iterations), &mut mmps)
+    let Timing { seconds, fastest, fresh } = time(&mut mmps)?;
+    let what = format!("mmps({iterations}) step");
+    let images_per_second = Some(batch as f64 / (seconds * (STEPS + 1) as f64));
+    row(StepRow { what, batch, seconds, fastest, flops: work(iterations), fresh, images_per_second });
+    Ok(())
 }
-
-/// Repetitions that only fill caches and the pool.
-const WARM_UP: usize = 2;
 
 /// The most physical memory that this process has had, in bytes, where the system tells.
 pub fn peak_resident() -> Option<usize> {

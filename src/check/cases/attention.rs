@@ -31,8 +31,9 @@ impl Case for Attention {
     fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
         let At { backend, x, dy, keep } = at;
         let (len, flops) = (self.o.len(), products(self.o));
-        let (forward, backward) = (Work { flops, elements: 4 * len }, Work { flops: 2.5 * flops, elements: 7 * len });
-        // the op takes its input, so that the time includes a copy
+        // the op takes its input, so that the forward includes a copy of q, k, v: 6 of 10
+        let forward = Work { flops, network: 10 * len, others: 0 };
+        let backward = Work { flops: 2.5 * flops, network: 8 * len, others: 0 }; // q, k, v, o, do; dq, dk, dv
         let (y, saved) =
             probe.call("forward", forward, || backend.attention_forward(backend.copy(&x[0]), self.heads, keep));
         let mut gradients = Gradients::new();
@@ -53,7 +54,7 @@ pub fn small(to: &mut impl Visitor) -> Result<()> {
     Ok(())
 }
 
-pub fn large(to: &mut impl Visitor) -> Result<()> {
-    to.visit(Attention { o: Shape::new(4, 16, 16, 256), heads: 4 })?;
+pub fn large(to: &mut impl Visitor, n: usize) -> Result<()> {
+    to.visit(Attention { o: Shape::new(n, 16, 16, 256), heads: 4 })?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The coarse ops: res_block, attn_block and merge. Backends fuse them in their own way; the cases hold for all.
 
 use super::norm::{modulation, modulation_input, noise_levels};
-use super::{attention, extents};
+use super::{attention, extents, params};
 use crate::Result;
 use crate::backend::{Array, Keep, Shape};
 use crate::check::Visitor;
@@ -14,9 +14,9 @@ use crate::ops::res_block::{ResBlockGrads, ResBlockWeights};
 /// A block is a chain of five ops, each with an error of at most 1e-5 of random sign.
 const BLOCK_BOUND: f64 = 2.2e-5;
 
-struct ResBlock {
-    x: Shape,
-    rows: usize,
+pub struct ResBlock {
+    pub x: Shape,
+    pub rows: usize,
 }
 
 impl Case for ResBlock {
@@ -47,15 +47,15 @@ impl Case for ResBlock {
         let spec = Conv2dSpec { c_in: self.x.c, c_out: self.x.c, stride: 1 };
         let conv = |w, b| backend.conv2d(spec, w, b, self.x, true);
         let k = ResBlockWeights { conv1: &conv(w1, b1), conv2: &conv(w2, b2) };
-        let elements = 2 * self.x.len() + 2 * w1.shape().len();
-        let work = Work { flops: 2.0 * spec.flops(self.x), elements };
+        let network = 2 * self.x.len() + 2 * w1.shape().len();
+        let work = Work { flops: 2.0 * spec.flops(self.x), network, others: 0 };
 
         let (y, saved) = probe.call("forward", work, || backend.res_block_forward(&k, &m, x, keep));
         let mut gradients = Gradients::new();
         if let (Some(dy), Some(saved)) = (dy, saved) {
             if keep == Keep::All {
                 let mut d = [w1, b1, w2, b2, abc].map(|w| accumulator(backend, w));
-                let work = Work { flops: 2.0 * work.flops, ..work };
+                let work = Work { flops: 2.0 * work.flops, ..work }.and_f32(4 * w1.shape().len());
                 let dx = probe.call("vjp with params", work, || {
                     let [dw1, db1, dw2, db2, dabc] = &mut d;
                     let grads = ResBlockGrads { x, dw1, db1, dw2, db2, dabc };
@@ -71,10 +71,10 @@ impl Case for ResBlock {
     }
 }
 
-struct AttnBlock {
-    x: Shape,
-    heads: usize,
-    rows: usize,
+pub struct AttnBlock {
+    pub x: Shape,
+    pub heads: usize,
+    pub rows: usize,
 }
 
 impl Case for AttnBlock {
@@ -108,8 +108,8 @@ impl Case for AttnBlock {
             heads: self.heads,
         };
         let (linears, products) = (8.0 * (self.x.len() * c) as f64, attention::products(self.x));
-        let elements = 2 * self.x.len() + 4 * c * c;
-        let work = |flops| Work { flops, elements };
+        let network = 2 * self.x.len() + 4 * c * c;
+        let work = |flops| Work { flops, network, others: 0 };
 
         let forward = work(linears + products);
         let (y, saved) = probe.call("forward", forward, || backend.attn_block_forward(&k, &m, x, keep));
@@ -117,7 +117,8 @@ impl Case for AttnBlock {
         if let (Some(dy), Some(saved)) = (dy, saved) {
             if keep == Keep::All {
                 let mut d = [w_qkv, b_qkv, w_out, abc].map(|w| accumulator(backend, w));
-                let dx = probe.call("vjp with params", work(2.0 * linears + 2.5 * products), || {
+                let work = work(2.0 * linears + 2.5 * products).and_f32(8 * c * c);
+                let dx = probe.call("vjp with params", work, || {
                     let [dw_qkv, db_qkv, dw_out, dabc] = &mut d;
                     let grads = AttnBlockGrads { x, dw_qkv, db_qkv, dw_out, dabc };
                     backend.attn_block_vjp(&k, &m, &saved, dy, Some(grads))
@@ -133,10 +134,10 @@ impl Case for AttnBlock {
     }
 }
 
-struct Merge {
-    x: Shape,
-    c_skip: usize,
-    c_out: usize,
+pub struct Merge {
+    pub x: Shape,
+    pub c_skip: usize,
+    pub c_out: usize,
 }
 
 impl Case for Merge {
@@ -164,8 +165,8 @@ impl Case for Merge {
         let spec = Conv2dSpec { c_in: self.x.c + self.c_skip, c_out: self.c_out, stride: 1 };
         let input = self.skip().with_c(spec.c_in);
         let k = backend.merge(spec, self.x.c, w, b, input, true);
-        let elements = self.x.len() + self.skip().len() + spec.output(input).len() + w.shape().len();
-        let work = Work { flops: spec.flops(input), elements };
+        let network = self.x.len() + self.skip().len() + spec.output(input).len() + w.shape().len();
+        let work = Work { flops: spec.flops(input), network, others: 0 };
 
         let y = probe.call("forward", work, || backend.merge_forward(&k, x, skip));
         let mut gradients = Gradients::new();
@@ -175,6 +176,7 @@ impl Case for Merge {
             gradients.written(1, dskip);
             if keep == Keep::All {
                 let (mut dw, mut db) = (accumulator(backend, w), accumulator(backend, b));
+                let work = params(work, w);
                 probe.call("vjp params", work, || backend.merge_vjp_params(&k, x, skip, dy, &mut dw, &mut db));
                 gradients.added(2, dw);
                 gradients.added(3, db);
@@ -204,13 +206,13 @@ pub fn small(to: &mut impl Visitor) -> Result<()> {
     Ok(())
 }
 
-pub fn large(to: &mut impl Visitor) -> Result<()> {
+pub fn large(to: &mut impl Visitor, n: usize) -> Result<()> {
     let s = Shape::new;
-    to.visit(ResBlock { x: s(4, 32, 32, 128), rows: 1 })?;
-    to.visit(ResBlock { x: s(4, 16, 16, 256), rows: 1 })?;
-    to.visit(ResBlock { x: s(4, 8, 8, 384), rows: 1 })?;
-    to.visit(AttnBlock { x: s(4, 16, 16, 256), heads: 4, rows: 1 })?;
-    to.visit(Merge { x: s(4, 16, 16, 256), c_skip: 128, c_out: 128 })?;
-    to.visit(Merge { x: s(4, 8, 8, 384), c_skip: 256, c_out: 256 })?;
+    to.visit(ResBlock { x: s(n, 32, 32, 128), rows: 1 })?;
+    to.visit(ResBlock { x: s(n, 16, 16, 256), rows: 1 })?;
+    to.visit(ResBlock { x: s(n, 8, 8, 384), rows: 1 })?;
+    to.visit(AttnBlock { x: s(n, 16, 16, 256), heads: 4, rows: 1 })?;
+    to.visit(Merge { x: s(n, 16, 16, 256), c_skip: 128, c_out: 128 })?;
+    to.visit(Merge { x: s(n, 8, 8, 384), c_skip: 256, c_out: 256 })?;
     Ok(())
 }

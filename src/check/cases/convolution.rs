@@ -1,6 +1,6 @@
 //! conv2d and linear.
 
-use super::extents;
+use super::{extents, params};
 use crate::Result;
 use crate::backend::{Array, Keep, Shape};
 use crate::check::Visitor;
@@ -8,13 +8,13 @@ use crate::check::case::{At, Case, Gradients, Input, Outcome, Probe, Work, accum
 use crate::ops::Ops;
 use crate::ops::conv2d::Conv2dSpec;
 
-struct Conv2d {
+pub struct Conv2d {
     x: Shape,
     spec: Conv2dSpec,
 }
 
 impl Conv2d {
-    fn new(x: Shape, c_out: usize, stride: usize) -> Self {
+    pub fn new(x: Shape, c_out: usize, stride: usize) -> Self {
         Self { x, spec: Conv2dSpec { c_in: x.c, c_out, stride } }
     }
 }
@@ -41,14 +41,15 @@ impl Case for Conv2d {
         let At { backend, x, dy, keep } = at;
         let [x, w, b] = x else { unreachable!("three inputs") };
         let k = backend.conv2d(self.spec, w, b, self.x, true);
-        let elements = self.x.len() + self.spec.output(self.x).len() + w.shape().len();
-        let work = Work { flops: self.spec.flops(self.x), elements };
+        let network = self.x.len() + self.spec.output(self.x).len() + w.shape().len();
+        let work = Work { flops: self.spec.flops(self.x), network, others: 0 };
         let y = probe.call("forward", work, || backend.conv2d_forward(&k, x));
         let mut gradients = Gradients::new();
         if let Some(dy) = dy {
             gradients.written(0, probe.call("vjp", work, || backend.conv2d_vjp(&k, self.x, dy)));
             if keep == Keep::All {
                 let (mut dw, mut db) = (accumulator(backend, w), accumulator(backend, b));
+                let work = params(work, w);
                 probe.call("vjp params", work, || backend.conv2d_vjp_params(&k, x, dy, &mut dw, &mut db));
                 gradients.added(1, dw);
                 gradients.added(2, db);
@@ -58,15 +59,21 @@ impl Case for Conv2d {
     }
 }
 
-struct Linear {
-    x: Shape,
-    c_out: usize,
+pub struct Linear {
+    pub x: Shape,
+    pub c_out: usize,
     bias: bool,
 }
 
 impl Linear {
-    fn new(x: Shape, c_out: usize, bias: bool) -> Self {
+    pub fn new(x: Shape, c_out: usize, bias: bool) -> Self {
         Self { x, c_out, bias }
+    }
+    /// Of the forward, and of the VJP.
+    pub fn work(&self) -> Work {
+        let Self { x, c_out, .. } = *self;
+        let y = x.with_c(c_out);
+        Work { flops: 2.0 * (x.c * y.len()) as f64, network: x.len() + y.len() + x.c * c_out, others: 0 }
     }
 }
 
@@ -90,15 +97,14 @@ impl Case for Linear {
         let At { backend, x, dy, keep } = at;
         let (x, w, b) = (&x[0], &x[1], x.get(2));
         let k = backend.linear(self.x.c, self.c_out, w, b);
-        let y = self.x.with_c(self.c_out);
-        let work =
-            Work { flops: 2.0 * (self.x.c * y.len()) as f64, elements: self.x.len() + y.len() + w.shape().len() };
+        let work = self.work();
         let y = probe.call("forward", work, || backend.linear_forward(&k, x));
         let mut gradients = Gradients::new();
         if let Some(dy) = dy {
             gradients.written(0, probe.call("vjp", work, || backend.linear_vjp(&k, dy)));
             if keep == Keep::All {
                 let (mut dw, mut db) = (accumulator(backend, w), b.map(|b| accumulator(backend, b)));
+                let work = params(work, w);
                 probe.call("vjp params", work, || backend.linear_vjp_params(&k, x, dy, &mut dw, db.as_mut()));
                 gradients.added(1, dw);
                 db.into_iter().for_each(|db| gradients.added(2, db));
@@ -125,17 +131,24 @@ pub fn small(to: &mut impl Visitor) -> Result<()> {
     Ok(())
 }
 
-pub fn large(to: &mut impl Visitor) -> Result<()> {
+pub fn large(to: &mut impl Visitor, n: usize) -> Result<()> {
     let s = Shape::new;
-    to.visit(Conv2d::new(s(4, 32, 32, 3), 128, 1))?;
-    to.visit(Conv2d::new(s(4, 32, 32, 128), 128, 1))?;
-    to.visit(Conv2d::new(s(4, 16, 16, 256), 256, 1))?;
-    to.visit(Conv2d::new(s(4, 8, 8, 384), 384, 1))?;
-    to.visit(Conv2d::new(s(4, 32, 32, 128), 256, 2))?;
-    to.visit(Conv2d::new(s(4, 16, 16, 256), 384, 2))?;
-    to.visit(Linear::new(s(4, 16, 16, 256), 768, true))?;
-    to.visit(Linear::new(s(4, 16, 16, 256), 256, false))?;
-    to.visit(Linear::new(s(4, 32, 32, 128), 3, true))?;
-    to.visit(Linear::new(s(1024, 1, 1, 256), 256, true))?;
-    Ok(())
+    to.visit(Conv2d::new(s(n, 32, 32, 3), 128, 1))?;
+    to.visit(Conv2d::new(s(n, 32, 32, 128), 128, 1))?;
+    to.visit(Conv2d::new(s(n, 16, 16, 256), 256, 1))?;
+    to.visit(Conv2d::new(s(n, 8, 8, 384), 384, 1))?;
+    to.visit(Conv2d::new(s(n, 32, 32, 128), 256, 2))?;
+    to.visit(Conv2d::new(s(n, 16, 16, 256), 384, 2))?;
+    linears(n).into_iter().try_for_each(|layer| to.visit(layer))
+}
+
+/// The linear layers of the CIFAR-10 U-Net at a batch of `n`: queries, keys and values; projection; head; and one of the MLP.
+pub fn linears(n: usize) -> [Linear; 4] {
+    let s = Shape::new;
+    [
+        Linear::new(s(n, 16, 16, 256), 768, true),
+        Linear::new(s(n, 16, 16, 256), 256, false),
+        Linear::new(s(n, 32, 32, 128), 3, true),
+        Linear::new(s(256 * n, 1, 1, 256), 256, true),
+    ]
 }

@@ -26,11 +26,11 @@ impl Case for NoiseEmbedding {
     fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
         let At { backend, x, dy, .. } = at;
         let log_sigma = backend.to_vec(&x[0])?;
-        let work = Work::pass(2.0, &[Shape::rows(self.rows, self.features)]);
+        let work = Work::pass_f32(2.0, &[Shape::rows(self.rows, self.features)]);
         let y = probe.call("forward", work, || backend.noise_embedding_forward(&log_sigma, self.features));
         let mut gradients = Gradients::new();
         if let Some(dy) = dy {
-            let d = probe.call("vjp", work, || backend.noise_embedding_vjp(&log_sigma, dy))?;
+            let d = backend.noise_embedding_vjp(&log_sigma, dy)?; // a direct call: it reads the device
             gradients.written(0, backend.upload(Shape::rows(self.rows, 1), &d));
         }
         Ok(Outcome::new(y, gradients))
@@ -51,8 +51,9 @@ impl Precondition {
     fn sigma(&self) -> Vec<f64> {
         (0..self.rows).map(|i| 0.03 * 7f64.powi(i as i32)).collect()
     }
-    fn work(&self, flops: f64) -> Work {
-        Work::pass(flops, &[self.x; 3])
+    /// Over `arrays` arrays of f32 beside the network's input or output.
+    fn work(&self, flops: f64, arrays: usize) -> Work {
+        Work::pass(flops, &[self.x]).and_f32(arrays * self.x.len())
     }
 }
 
@@ -74,7 +75,7 @@ impl Case for PreconditionInput {
     }
     fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
         let At { backend, x, dy, .. } = at;
-        let (sigma, work) = (self.0.sigma(), self.0.work(1.0));
+        let (sigma, work) = (self.0.sigma(), self.0.work(1.0, 1));
         let y = probe.call("forward", work, || backend.precondition_input(&x[0], &sigma));
         let mut gradients = Gradients::new();
         if let Some(dy) = dy {
@@ -103,11 +104,11 @@ impl Case for Precondition {
         let sigma = self.sigma();
         // the network is f plus the identity, so that x reaches y both ways
         let network = backend.linear_combination(&[(1.0, f), (1.0, &backend.precondition_input(x, &sigma))]);
-        let y = probe.call("forward", self.work(3.0), || backend.precondition_output(x, &network, &sigma));
+        let y = probe.call("forward", self.work(3.0, 2), || backend.precondition_output(x, &network, &sigma));
         let mut gradients = Gradients::new();
         if let Some(dy) = dy {
-            let df = probe.call("vjp f", self.work(1.0), || backend.precondition_output_vjp(dy, &sigma));
-            gradients.written(0, probe.call("vjp", self.work(3.0), || backend.precondition_vjp(dy, &df, &sigma)));
+            let df = probe.call("vjp f", self.work(1.0, 1), || backend.precondition_output_vjp(dy, &sigma));
+            gradients.written(0, probe.call("vjp", self.work(3.0, 2), || backend.precondition_vjp(dy, &df, &sigma)));
             gradients.written(1, df);
         }
         Ok(Outcome::new(y, gradients))

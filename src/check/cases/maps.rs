@@ -2,7 +2,7 @@
 
 use super::extents;
 use crate::Result;
-use crate::backend::Shape;
+use crate::backend::{Array, Shape};
 use crate::check::Visitor;
 use crate::check::case::{At, Case, Gradients, Input, Outcome, Probe, Work};
 use crate::ops::Ops;
@@ -94,7 +94,7 @@ impl Case for Mask {
     fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
         let At { backend, x, dy, .. } = at;
         let [x, mask] = x else { unreachable!("two inputs") };
-        let work = Work::pass(1.0, &[self.x; 2]);
+        let work = Work::pass_f32(1.0, &[self.x; 2]).and_f32(mask.shape().len());
         let y = probe.call("forward", work, || backend.mask_apply(mask, x));
         let mut gradients = Gradients::new();
         if let Some(dy) = dy {
@@ -127,10 +127,9 @@ impl Case for Dense {
     fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
         let At { backend, x, dy, .. } = at;
         let [x, a] = x else { unreachable!("two inputs") };
-        let work = Work {
-            flops: 2.0 * (self.m * self.x.len()) as f64,
-            elements: self.rows * self.m * self.x.row() + self.x.len(),
-        };
+        let flops = 2.0 * (self.m * self.x.len()) as f64;
+        let others = self.rows * self.m * self.x.row() + self.x.len() + self.m * self.x.n;
+        let work = Work { flops, network: 0, others };
         let y = probe.call("forward", work, || backend.dense_forward(a, x));
         let mut gradients = Gradients::new();
         if let Some(dy) = dy {
@@ -169,7 +168,8 @@ impl Case for Dplr {
         let At { backend, x, dy, .. } = at;
         let [x, d, w] = x else { unreachable!("three inputs") };
         let flops = (4.0 * self.rank as f64 + 2.0) * self.x.len() as f64;
-        let work = Work { flops, elements: self.rows * (self.rank + 1) * self.x.row() + 2 * self.x.len() };
+        let others = self.rows * (self.rank + 1) * self.x.row() + 2 * self.x.len();
+        let work = Work { flops, network: 0, others };
         let y = probe.call("forward", work, || backend.dplr_apply(d, w, x));
         let mut gradients = Gradients::new();
         if let Some(dy) = dy {
@@ -193,9 +193,9 @@ pub fn small(to: &mut impl Visitor) -> Result<()> {
     Ok(())
 }
 
-pub fn large(to: &mut impl Visitor) -> Result<()> {
-    let x = Shape::new(4, 32, 32, 3);
-    to.visit(Mask { x, rows: 4 })?;
+pub fn large(to: &mut impl Visitor, n: usize) -> Result<()> {
+    let x = Shape::new(n, 32, 32, 3);
+    to.visit(Mask { x, rows: n })?;
     to.visit(Dense { x, m: 768, rows: 1 })?;
     to.visit(Dplr { x, rank: 64, rows: 1 })?;
     Ok(())

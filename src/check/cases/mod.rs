@@ -11,9 +11,14 @@ mod pointwise;
 mod training;
 mod vectors;
 
+pub(super) use blocks::{AttnBlock, Merge, ResBlock};
+pub(super) use convolution::{Conv2d, Linear, linears};
+pub(super) use norm::ChannelNorm;
+
 use super::Visitor;
+use super::case::Work;
 use crate::Result;
-use crate::backend::Shape;
+use crate::backend::{Array, Shape};
 
 /// Shows `to` every op at small sizes, odd in every extent, for correctness; and two networks.
 ///
@@ -33,20 +38,27 @@ pub fn small(to: &mut impl Visitor) -> Result<()> {
     Ok(())
 }
 
-/// Shows `to` the ops at the sizes of the CIFAR-10 U-Net with a batch of 4, for timing.
+/// Shows `to` the ops at the sizes of the CIFAR-10 U-Net with a batch of `n`, for timing.
 ///
 /// # Errors
 /// As the visitor.
-pub fn large(to: &mut impl Visitor) -> Result<()> {
-    convolution::large(to)?;
-    norm::large(to)?;
-    pointwise::large(to)?;
-    attention::large(to)?;
-    blocks::large(to)?;
-    maps::large(to)?;
-    vectors::large(to)?;
-    training::large(to)?;
+pub fn large(to: &mut impl Visitor, n: usize) -> Result<()> {
+    convolution::large(to, n)?;
+    norm::large(to, n)?;
+    pointwise::large(to, n)?;
+    attention::large(to, n)?;
+    blocks::large(to, n)?;
+    maps::large(to, n)?;
+    vectors::large(to, n)?;
+    training::large(to, n)?;
+    networks::large(to, n)?;
     Ok(())
+}
+
+/// The work of the gradient of the weights `w`: not these are read, but an f32 for each, and written.
+fn params<T: Array>(work: Work, w: &T) -> Work {
+    let len = w.shape().len();
+    Work { network: work.network - len, ..work }.and_f32(2 * len)
 }
 
 /// "4x32x32x128".

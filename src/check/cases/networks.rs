@@ -6,7 +6,7 @@ use crate::Result;
 use crate::backend::{Array, Keep, Shape};
 use crate::check::Visitor;
 use crate::check::case::{At, Case, Gradients, Input, Outcome, Probe, START, Work};
-use crate::nn::{Grads, Layout, Mlp, MlpConfig, Network, UNet, UNetConfig};
+use crate::nn::{Flops, Grads, Layout, Mlp, MlpConfig, Network, UNet, UNetConfig};
 use crate::ops::Ops;
 use crate::ops::dropout::Masks;
 use crate::ops::noise::{Purpose, Stream};
@@ -33,12 +33,13 @@ fn log_sigma(rows: usize) -> Vec<f64> {
     (0..rows).map(|i| 0.7 - 1.3 * i as f64).collect()
 }
 
-/// Value and gradients of `network`, whose parameters are those of `layout`.
+/// Value and gradients of `network`, whose parameters are those of `layout`; `flops` is its work for one sample.
 fn run<B: Ops, N: Network<B>>(
     network: &N,
     layout: &Layout,
     rows: usize,
     dropout: f64,
+    flops: Flops,
     at: At<'_, B>,
     probe: &mut impl Probe,
 ) -> Outcome<B> {
@@ -47,8 +48,10 @@ fn run<B: Ops, N: Network<B>>(
     let samples: Vec<u32> = (0..x[0].shape().n as u32).map(|i| 5 * i + 2).collect();
     let stream = Stream::new(7, Purpose::Dropout).at(3, 0);
     let masks = (dropout > 0.0).then_some(Masks { rate: dropout, stream, samples: &samples });
+    let ends = Work::pass(0.0, &[x[0].shape(); 2]);
+    let work = |flops| Work { flops: x[0].shape().n as f64 * flops, ..ends };
     let forward = || network.forward_dropout(backend, &x[0], &condition, keep, masks);
-    let (y, saved) = probe.call("forward", Work::default(), forward);
+    let (y, saved) = probe.call("forward", work(flops.forward), forward);
     let mut gradients = Gradients::new();
     if let (Some(dy), Some(saved)) = (dy, saved) {
         if keep == Keep::All {
@@ -57,7 +60,8 @@ fn run<B: Ops, N: Network<B>>(
             gradients.written(0, network.vjp_params(backend, &condition, &saved, dy, &mut grads));
             layout.ids().for_each(|id| gradients.added(PARAMS + id.index(), backend.copy(&grads[id])));
         } else {
-            gradients.written(0, network.vjp(backend, &condition, &saved, dy));
+            let vjp = || network.vjp(backend, &condition, &saved, dy);
+            gradients.written(0, probe.call("vjp", work(flops.vjp), vjp));
         }
     }
     Outcome::new(y, gradients)
@@ -93,7 +97,8 @@ impl Case for UNetCase {
         let layout = self.config.layout();
         let size = (self.x.h, self.x.w);
         let unet = UNet::new(at.backend, &self.config, size, true, |id| &at.x[PARAMS + id.index()]);
-        Ok(run(&unet, &layout, self.rows, self.dropout, at, probe))
+        let flops = self.config.flops(self.x.h, self.x.w);
+        Ok(run(&unet, &layout, self.rows, self.dropout, flops, at, probe))
     }
 }
 
@@ -123,7 +128,9 @@ impl Case for MlpCase {
     fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
         let layout = self.config.layout();
         let mlp = Mlp::new(at.backend, &self.config, |id| &at.x[PARAMS + id.index()]);
-        Ok(run(&mlp, &layout, self.rows, 0.0, at, probe))
+        let products: usize = self.config.widths().map(|(c_in, c_out)| c_in * c_out).sum();
+        let flops = Flops { forward: 2.0 * products as f64, vjp: 2.0 * products as f64 };
+        Ok(run(&mlp, &layout, self.rows, 0.0, flops, at, probe))
     }
 }
 
@@ -145,4 +152,10 @@ pub fn small(to: &mut impl Visitor) -> Result<()> {
     let config = MlpConfig { features: 5, hidden: vec![9, 17], emb: 6 };
     to.visit(MlpCase { n: 3, config: config.clone(), rows: 1 })?;
     to.visit(MlpCase { n: 3, config, rows: 3 })
+}
+
+/// The network of the paper's manifold.
+pub fn large(to: &mut impl Visitor, n: usize) -> Result<()> {
+    let config = MlpConfig { features: 5, hidden: vec![256; 3], emb: 64 };
+    to.visit(MlpCase { n: 256 * n, config, rows: 1 })
 }

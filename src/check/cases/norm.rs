@@ -23,13 +23,13 @@ pub fn noise_levels(rows: usize) -> &'static str {
     if rows == 1 { "one noise level" } else { "a noise level each" }
 }
 
-struct ChannelNorm {
+pub struct ChannelNorm {
     x: Shape,
     rows: Option<usize>,
 }
 
 impl ChannelNorm {
-    fn new(x: Shape, rows: Option<usize>) -> Self {
+    pub fn new(x: Shape, rows: Option<usize>) -> Self {
         Self { x, rows }
     }
 }
@@ -77,8 +77,8 @@ pub fn small(to: &mut impl Visitor) -> Result<()> {
     Ok(())
 }
 
-pub fn large(to: &mut impl Visitor) -> Result<()> {
-    to.visit(ChannelNorm::new(Shape::new(4, 32, 32, 128), Some(1)))?;
-    to.visit(ChannelNorm::new(Shape::new(4, 16, 16, 256), Some(1)))?;
+pub fn large(to: &mut impl Visitor, n: usize) -> Result<()> {
+    to.visit(ChannelNorm::new(Shape::new(n, 32, 32, 128), Some(1)))?;
+    to.visit(ChannelNorm::new(Shape::new(n, 16, 16, 256), Some(1)))?;
     Ok(())
 }

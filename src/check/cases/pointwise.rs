@@ -145,8 +145,8 @@ pub fn small(to: &mut impl Visitor) -> Result<()> {
     Ok(())
 }
 
-pub fn large(to: &mut impl Visitor) -> Result<()> {
-    let x = Shape::new(4, 32, 32, 128);
+pub fn large(to: &mut impl Visitor, n: usize) -> Result<()> {
+    let x = Shape::new(n, 32, 32, 128);
     to.visit(Silu(x))?;
     to.visit(GatedResidual { x, rows: 1 })?;
     to.visit(Upsample(Shape { h: 16, w: 16, ..x }))?;

@@ -31,7 +31,7 @@ impl Case for Adam {
         let [mut p, mut m, mut v] = [0, 1, 2].map(|i| backend.copy(&x[i]));
         let norm = backend.global_norm(&[g]);
         let step = AdamStep { weight_decay: 0.02, ..AdamStep::new(3, 1e-2) };
-        let work = Work::pass(14.0, &[Shape::flat(self.0); 7]);
+        let work = Work::pass_f32(14.0, &[Shape::flat(self.0); 7]);
         probe.call("step", work, || backend.adam_step(&step, &mut p, &mut m, &mut v, g, &norm));
         Ok(Outcome { values: vec![("p", p), ("m", m), ("v", v)], gradients: Gradients::new() })
     }
@@ -52,7 +52,7 @@ impl Case for Ema {
     fn run<B: TrainingOps>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
         let At { backend, x, .. } = at;
         let mut e = backend.copy(&x[0]);
-        let work = Work::pass(3.0, &[Shape::flat(self.0); 3]);
+        let work = Work::pass_f32(3.0, &[Shape::flat(self.0); 3]);
         probe.call("update", work, || backend.ema_update(&mut e, &x[1], 0.9));
         Ok(Outcome::new(e, Gradients::new()))
     }
@@ -80,7 +80,7 @@ impl Case for GlobalNorm {
     }
     fn run<B: TrainingOps>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
         let At { backend, x, .. } = at;
-        let work = Work::pass(8.0 / 3.0, &self.arrays());
+        let work = Work::pass_f32(8.0 / 3.0, &self.arrays());
         let norm = probe.call("forward", work, || backend.global_norm(&[&x[0], &x[1]]));
         Ok(Outcome::new(norm, Gradients::new()))
     }
@@ -104,7 +104,7 @@ impl Case for DenoisingLoss {
     fn run<B: TrainingOps>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
         let At { backend, x, dy, .. } = at;
         let sigma: Vec<f64> = (0..self.rows).map(|i| 0.1 + 0.7 * i as f64).collect();
-        let work = Work::pass(4.0, &[self.x; 3]);
+        let work = Work::pass_f32(4.0, &[self.x; 3]);
         let (loss, dd) = probe.call("forward", work, || backend.denoising_loss(&x[0], &x[1], &sigma));
         let mut gradients = Gradients::new();
         if let Some(dy) = dy {
@@ -162,12 +162,12 @@ pub fn small(to: &mut impl Visitor) -> Result<()> {
     Ok(())
 }
 
-pub fn large(to: &mut impl Visitor) -> Result<()> {
-    let parameters = 1 << 20;
+pub fn large(to: &mut impl Visitor, n: usize) -> Result<()> {
+    let parameters = n << 18; // of the cifar network: 57.6 million
     to.visit(Adam(parameters))?;
     to.visit(Ema(parameters))?;
     to.visit(GlobalNorm(parameters))?;
-    to.visit(DenoisingLoss { x: Shape::new(4, 32, 32, 3), rows: 1 })?;
-    to.visit(Dropout(Shape::new(4, 32, 32, 128)))?;
+    to.visit(DenoisingLoss { x: Shape::new(n, 32, 32, 3), rows: 1 })?;
+    to.visit(Dropout(Shape::new(n, 32, 32, 128)))?;
     Ok(())
 }

@@ -31,7 +31,7 @@ impl Case for Vector {
     fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
         let At { backend, x, .. } = at;
         let [x, y, a, shared] = x else { unreachable!("four inputs") };
-        let pass = |flops, arrays| Work::pass(flops, &[self.x; 3][..arrays]);
+        let pass = |flops, arrays| Work::pass_f32(flops, &[self.x; 3][..arrays]);
         let combination =
             probe.call("linear_combination", pass(3.0, 3), || backend.linear_combination(&[(0.7, x), (-1.3, y)]));
         let mut sum = backend.copy(y);
@@ -72,8 +72,14 @@ impl Case for ConjugateGradient {
         let mut state = backend.cg_start(backend.copy(r), self.0);
         // a direct call: repeated, it would converge and then do nothing
         backend.cg_update(&mut state, g, &q, 1e-3);
-        let started = Work::pass(2.0, &[self.0; 4]);
-        probe.call("start", started, || backend.cg_start(backend.copy(r), self.0));
+        let copied = Work::pass_f32(2.0, &[self.0; 5]); // r, to r, which is read; p, s
+        probe.call("start", copied, || backend.cg_start(backend.copy(r), self.0));
+        // after a start, or a repetition would have nothing to do; p, q, r, s, g are read, and p, r, s written
+        let iterated = Work::pass_f32(12.0, &[self.0; 5 + 8]);
+        probe.call("start and update", iterated, || {
+            let mut state = backend.cg_start(backend.copy(r), self.0);
+            backend.cg_update(&mut state, g, &q, 1e-3);
+        });
         let values = vec![("r", state.r), ("p", state.p), ("s", state.s), ("rr", state.rr), ("status", state.status)];
         Ok(Outcome { values, gradients: Gradients::new() })
     }
@@ -94,7 +100,7 @@ impl Case for Noise {
     fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
         let stream = Stream::new(7, Purpose::Test).at(3, 1);
         let samples: Vec<u32> = (0..self.0.n as u32).map(|i| 5 * i + 2).collect();
-        let work = Work::pass(0.0, &[self.0]);
+        let work = Work::pass_f32(0.0, &[self.0]);
         let y = probe.call("normal", work, || at.backend.noise_normal(self.0, stream, &samples));
         Ok(Outcome::new(y, Gradients::new()))
     }
@@ -109,9 +115,9 @@ pub fn small(to: &mut impl Visitor) -> Result<()> {
     Ok(())
 }
 
-pub fn large(to: &mut impl Visitor) -> Result<()> {
-    let x = Shape::new(4, 32, 32, 3);
-    to.visit(Vector { x, rows: 4 })?;
+pub fn large(to: &mut impl Visitor, n: usize) -> Result<()> {
+    let x = Shape::new(n, 32, 32, 3);
+    to.visit(Vector { x, rows: n })?;
     to.visit(ConjugateGradient(x))?;
     to.visit(Noise(x))?;
     Ok(())

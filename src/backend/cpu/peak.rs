@@ -1,7 +1,7 @@
 //! The roof of the CPU: how many floating point operations its workers can do at all.
 
-use crate::backend::cpu::Cpu;
-use crate::backend::cpu::simd::{Body, Simd, dispatch};
+use super::Cpu;
+use super::simd::{Body, Simd, dispatch};
 use std::time::Instant;
 
 /// Independent multiply-adds in flight: two units of latency 4 need 8; with two operands they still fit 16 registers.
