@@ -84,7 +84,7 @@ fn levels_add_up_to_the_network() {
     let blocks = rows.iter().find(|row| row.size == "8 px, 64 ch: 4 attn_block" && row.call == "vjp");
     assert_eq!(blocks.unwrap().op, "level 1");
     let flops = config.flops(16, 16);
-    let norms = |call| rows.iter().filter(|row| row.size.ends_with("channel_norm") && row.call == call);
+    let norms = |call| rows.iter().filter(move |row| row.size.ends_with("channel_norm") && row.call == call);
     let norms = |call| norms(call).map(|row| row.flops).sum::<f64>(); // which the network's work leaves out
     let of = |call| rows.iter().find(|row| row.op == "all levels" && row.call == call).unwrap();
     // sums in another order
