@@ -25,7 +25,7 @@ AZULA=azula==0.11.1
 build() {
     set -e
     cd "$(dirname "$0")/.."
-    local target=${CARGO_TARGET_DIR:-target} tests bytes
+    local target=${CARGO_TARGET_DIR:-target} tests listed name bytes
     local folder=$target/gpu_check
     [ -n "${DIEM_NVCC:-}" ] || tools/install_nvcc.sh
     rm -rf "$folder"
@@ -35,6 +35,10 @@ build() {
     tests=$(cargo test --release --test cuda --no-run --message-format=json |
         sed -n 's/.*"executable":"\([^"]*\/cuda-[^"]*\)".*/\1/p')
     strip -o "$folder/cuda_tests" "$tests"
+    listed=$("$tests" --list)
+    for name in $SANITIZED; do
+        grep -qx "$name: test" <<<"$listed" || { echo "there is no test $name" && return 1; }
+    done
     cp tools/gpu_check.sh tools/gpu_report.py assets/fashion-small.safetensors assets/fashion-test.npy "$folder"
     cp tools/peers/bench_azula.py tools/peers/unet_torch.py "$folder/peers"
     python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest "$folder/wheels" "$AZULA"

@@ -37,5 +37,8 @@ fn kernels_pass_under_sanitizers() {
     child.args(["--exact", "--test-threads=1"]).args(TESTS);
     child.env(PLAIN_VARIABLE, library).env("DIEM_TEST_DEVICE", "emulated");
     compiler.preload_asan(&mut child).expect("g++ knows its libasan");
-    assert_eq!(failure(child, LIMIT, &folder.join("log")).expect("the test can be started"), None);
+    let log = folder.join("log");
+    assert_eq!(failure(child, LIMIT, &log).expect("the test can be started"), None);
+    let passed = std::fs::read_to_string(&log).expect("what it printed");
+    assert!(passed.contains(&format!("{} passed", TESTS.len())), "a test is not there: {passed}");
 }
