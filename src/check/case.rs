@@ -38,6 +38,10 @@ pub trait Case {
     fn coarse_bound(&self) -> f64 {
         1e-2
     }
+    /// Whether rounding to bf16 leaves errors that [`Case::coarse_bound`] bounds.
+    fn coarse(&self) -> bool {
+        true
+    }
     /// The value at `x`; the gradients of <dy, y> with respect to the inputs, unless nothing is kept; those of the
     /// parameters too when all is kept. Every call of the op goes through `probe`.
     ///
