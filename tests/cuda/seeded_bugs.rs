@@ -40,7 +40,7 @@ const BUGS: &[(Bug, &str)] = &[
     (Bug::new("cg", "residual of the first sample", "const double beta = rr_next / rr;", "const double beta = rr_next / *(at.rr - blockIdx.x);"), "sampling::conjugate_gradient_iterations"),
     (Bug::new("bicgstab", "a sample that stopped goes on", "if (status[n] != (float)kRunning) return;", ""), "sampling::bicgstab_iterations"),
     (Bug::new("bicgstab", "every sample has the first one's numbers", "numbers += 3 * n,", "numbers += 0 * n,"), "sampling::bicgstab_iterations"),
-    (Bug::new("least_squares", "a column that is not finite is taken", "all = all && is_finite(below);", ""), "sampling::least_squares_of_each_sample"),
+    (Bug::new("least_squares", "the sign of a rotated right-hand side", "(float)(-sin * rhs)", "(float)(sin * rhs)"), "sampling::least_squares_of_each_sample"),
     (Bug::new("least_squares", "columns that a sample has not are left", "for (uint32_t row = count; row < k; row++) y.x[row][i] = 0.f;", ""), "sampling::least_squares_of_each_sample"),
     (Bug::new("mask", "every sample has the first mask", "mask_rows == 1 ? i % row : i", "i % row"), "sampling::masks_hide_what_was_not_measured"),
     (Bug::new("dense", "no guard of the last warps", "if (out >= n * m) return;", ""), "sampling::matrices_and_their_adjoints"),
