@@ -2,10 +2,11 @@
 
 use super::extents;
 use crate::Result;
-use crate::backend::Shape;
+use crate::backend::{Array, Shape};
 use crate::check::Visitor;
 use crate::check::case::{At, Case, Gradients, Input, Outcome, Probe, Work};
 use crate::ops::Ops;
+use crate::ops::cg::MaskedSystem;
 use crate::ops::noise::{Purpose, Stream};
 
 struct Vector {
@@ -63,11 +64,12 @@ impl Case for ConjugateGradient {
         extents(self.0)
     }
     fn inputs(&self) -> Vec<Input> {
-        vec![Input::normal("r", self.0), Input::normal("g", self.0), Input::scaled("q", self.0, 0.3)]
+        let vector = |name, std| Input::scaled(name, self.0, std);
+        vec![vector("r", 1.0), vector("g", 1.0), vector("q", 0.3), Input::mask("mask", self.0.with_c(1), 0.5)]
     }
     fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
         let At { backend, x, .. } = at;
-        let [r, g, q] = x else { unreachable!("three inputs") };
+        let [r, g, q, mask] = x else { unreachable!("four inputs") };
         let q = backend.linear_combination(&[(1.0, r), (1.0, q)]);
         let mut state = backend.cg_start(backend.copy(r), self.0);
         // a direct call: repeated, it would converge and then do nothing
@@ -80,7 +82,25 @@ impl Case for ConjugateGradient {
             let mut state = backend.cg_start(backend.copy(r), self.0);
             backend.cg_update(&mut state, g, &q, 1e-3);
         });
-        let values = vec![("r", state.r), ("p", state.p), ("s", state.s), ("rr", state.rr), ("status", state.status)];
+        let [cov_y, variance] = [0.1, 1.5].map(|value| backend.upload(Shape::rows(1, 1), &[value]));
+        let system = MaskedSystem { mask, cov_y: &cov_y, variance: &variance };
+        // near p, q serves as g: then <p, g> is positive under any mask; q is not read
+        let iterated = Work::pass_f32(15.0, &[self.0; 5 + 7]).and_f32(mask.shape().len());
+        let masked = probe.call("start and masked", iterated, || {
+            let mut state = backend.cg_start(backend.copy(r), self.0);
+            backend.cg_update_masked(&mut state, &q, &system, 1e-3);
+            state
+        });
+        let values = vec![
+            ("r", state.r),
+            ("p", state.p),
+            ("s", state.s),
+            ("rr", state.rr),
+            ("status", state.status),
+            ("masked r", masked.r),
+            ("masked p", masked.p),
+            ("masked s", masked.s),
+        ];
         Ok(Outcome { values, gradients: Gradients::new() })
     }
 }
