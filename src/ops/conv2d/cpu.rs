@@ -54,6 +54,10 @@ impl Form {
             Self::Direct(k) => k.run(cpu, x, store),
         }
     }
+    /// Whether it takes an image of such parts: Winograd reads whole vectors of the widest instruction set.
+    pub fn takes(&self, x: &Image<'_>) -> bool {
+        matches!(self, Self::Direct(_)) || x.parts().iter().all(|part| part.c.is_multiple_of(LANES))
+    }
     /// Whether it takes an image with a scale.
     pub fn scales_input(&self) -> bool {
         !matches!(self, Self::Direct(_))

@@ -62,6 +62,7 @@ impl<T: Transform> Winograd<T> {
     /// Convolves `x` and gives the output tiles to `sink`.
     pub fn run(&self, cpu: &Cpu, x: &Image<'_>, sink: impl Sink) {
         assert_eq!(x.shape.c, self.c_in, "convolution of {:?}", x.shape);
+        assert!(x.parts().iter().all(|part| part.c.is_multiple_of(LANES)), "parts of whole vectors of {:?}", x.shape);
         let width = PANEL * cpu.isa().lanes();
         let (rows, columns) = (x.shape.h.div_ceil(T::OUTPUTS), x.shape.w.div_ceil(T::OUTPUTS));
         let plan = Plan::new(rows * columns * x.shape.n, self.c_out.div_ceil(width), cpu.threads());
