@@ -1,18 +1,24 @@
 //! CUDA's driver API, loaded when the program runs: it starts without a GPU, and works with any driver that is new enough.
 
+mod context;
 mod cublas;
+mod devices;
 mod events;
+mod graph;
 
 use super::driver::{Boxes, Counters, Driver, Graph, Launch, Product, Properties, TensorMap};
 use super::kernels::{self, BUILD};
 use crate::{Error, Result};
+use context::Context;
 use cublas::Cublas;
-use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUfunction_attribute, CUresult};
+use cudarc::driver::sys::{self, CUfunction_attribute, CUresult};
+use devices::properties;
+pub use devices::{count, describe};
 use std::collections::HashMap;
-use std::ffi::{CStr, CString, c_int, c_uint, c_void};
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::ptr::{null, null_mut};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 /// The oldest architecture that the kernels are written for.
 const OLDEST_ARCH: (u32, u32) = (8, 0);
@@ -27,20 +33,6 @@ pub struct Gpu {
     cublas: OnceLock<std::result::Result<Cublas, String>>, // from when it is asked for
 }
 
-/// A device's primary context, with the one queue of all work.
-struct Context {
-    device: sys::CUdevice,
-    raw: sys::CUcontext,
-    stream: sys::CUstream,
-    paces: [sys::CUevent; 2], // after the last graph, and after the one before
-    turn: AtomicUsize,
-    counters: Mutex<Counters>,
-}
-
-// SAFETY: CUDA's driver API may be called from any thread; every call makes the context current first.
-unsafe impl Send for Context {}
-// SAFETY: as above.
-unsafe impl Sync for Context {}
 // SAFETY: functions and modules are handles of the context, never changed after `open`.
 unsafe impl Send for Gpu {}
 // SAFETY: as above.
@@ -57,51 +49,6 @@ fn check(result: CUresult, what: &str) -> Result<()> {
     // SAFETY: a constant string of the driver.
     let text = if known { unsafe { CStr::from_ptr(text) }.to_string_lossy() } else { "unknown error".into() };
     Err(Error::Device(format!("{what}: {text} ({result:?})")))
-}
-
-/// The number of GPUs.
-///
-/// # Errors
-/// In one line: no kernels in this build, no driver, a driver that is too old, or none that works.
-pub fn count() -> Result<usize> {
-    if let Some(why) = kernels::missing() {
-        return Err(Error::Unsupported(why));
-    }
-    // SAFETY: it only tries to open the library.
-    if !unsafe { sys::is_culib_present() } {
-        return Err(Error::Unsupported("no NVIDIA driver (libcuda) is installed".to_owned()));
-    }
-    let (mut version, mut count) = (0, 0);
-    // SAFETY: the library is there; the pointers are to live numbers.
-    unsafe {
-        check(sys::cuDriverGetVersion(&mut version), "the driver's version")?;
-        let (major, minor) = (version / 1000, version % 1000 / 10);
-        if let Some(needed) = needed_version().filter(|needed| major < *needed) {
-            let found = format!("the NVIDIA driver is for CUDA {major}.{minor}");
-            return Err(Error::Unsupported(format!("{found}; these kernels need one for CUDA {needed}.0 or later")));
-        }
-        check(sys::cuInit(0), "the NVIDIA driver does not start")?;
-        check(sys::cuDeviceGetCount(&mut count), "the number of devices")?;
-    }
-    if count == 0 { Err(Error::Unsupported("no GPU is there".to_owned())) } else { Ok(count as usize) }
-}
-
-/// GPU number `ordinal` of [`count`], for people.
-///
-/// # Errors
-/// What the driver says.
-pub fn describe(ordinal: usize) -> Result<String> {
-    let mut device = 0;
-    // SAFETY: the driver has been started; the pointer is to a live number.
-    check(unsafe { sys::cuDeviceGet(&mut device, ordinal as c_int) }, "the device")?;
-    let Properties { name, arch: (major, minor), multiprocessors, memory, .. } = properties(device)?;
-    let gib = memory as f64 / (1u64 << 30) as f64;
-    Ok(format!("cuda:{ordinal}, {name}, compute capability {major}.{minor}, {multiprocessors} SMs, {gib:.1} GiB"))
-}
-
-/// The major version of CUDA that the kernels were compiled with.
-fn needed_version() -> Option<c_int> {
-    BUILD.nvcc.ok()?.strip_prefix("nvcc ")?.split('.').next()?.parse().ok()
 }
 
 impl Gpu {
@@ -181,94 +128,6 @@ impl Gpu {
     fn function(&self, kernel: &str) -> Result<sys::CUfunction> {
         let unknown = || Error::Device(format!("no module has the kernel {kernel}"));
         self.functions.get(kernel).copied().ok_or_else(unknown)
-    }
-}
-
-fn properties(device: sys::CUdevice) -> Result<Properties> {
-    let attribute = |attribute: Attribute| {
-        let mut value = 0;
-        // SAFETY: the device exists; the pointer is to a live number.
-        check(unsafe { sys::cuDeviceGetAttribute(&mut value, attribute, device) }, "a property of the device")?;
-        Ok::<u32, Error>(value as u32)
-    };
-    let (mut name, mut memory) = ([0; 256], 0);
-    // SAFETY: the name is written into at most 256 bytes and ended with zero.
-    let name = unsafe {
-        check(sys::cuDeviceGetName(name.as_mut_ptr(), name.len() as c_int, device), "the device's name")?;
-        check(sys::cuDeviceTotalMem_v2(&mut memory, device), "the device's memory")?;
-        CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned()
-    };
-    let arch = (
-        attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
-        attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
-    );
-    Ok(Properties {
-        name,
-        arch,
-        wgmma: arch == (9, 0) && BUILD.archs.split(',').any(|arch| arch.trim() == "sm_90a"),
-        multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
-        shared_memory: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
-        memory,
-        cache: attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)? as usize,
-    })
-}
-
-impl Context {
-    fn new(device: sys::CUdevice) -> Result<Self> {
-        let mut raw = null_mut();
-        // SAFETY: the device exists; handles are written to live variables, in the order in which they are needed.
-        check(unsafe { sys::cuDevicePrimaryCtxRetain(&mut raw, device) }, "the device's context")?;
-        let mut context = Self {
-            device,
-            raw,
-            stream: null_mut(),
-            paces: [null_mut(); 2],
-            turn: AtomicUsize::new(0),
-            counters: Mutex::default(),
-        };
-        context.bind()?;
-        let untimed = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as c_uint;
-        let own_queue = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as c_uint;
-        // SAFETY: the context is current.
-        unsafe {
-            check(sys::cuStreamCreate(&mut context.stream, own_queue), "a queue of the device")?;
-            for event in &mut context.paces {
-                check(sys::cuEventCreate(event, untimed), "an event of the device")?;
-            }
-        }
-        Ok(context)
-    }
-    fn bind(&self) -> Result<()> {
-        // SAFETY: the context is retained as long as `self` lives.
-        check(unsafe { sys::cuCtxSetCurrent(self.raw) }, "the device's context")
-    }
-    fn count(&self) -> MutexGuard<'_, Counters> {
-        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-    fn synchronize(&self) -> Result<()> {
-        self.count().synchronizations += 1;
-        self.bind()?;
-        // SAFETY: the stream is that of the context.
-        check(unsafe { sys::cuStreamSynchronize(self.stream) }, "the work of the device")
-    }
-}
-
-impl Drop for Context {
-    fn drop(&mut self) {
-        if self.bind().is_err() {
-            return; // a lost device: nothing can be given back
-        }
-        // SAFETY: the handles are the context's own, and unused from here on; a null handle is refused and harmless.
-        unsafe {
-            let _ = sys::cuStreamSynchronize(self.stream);
-            for event in self.paces.into_iter().filter(|event| !event.is_null()) {
-                let _ = sys::cuEventDestroy_v2(event);
-            }
-            if !self.stream.is_null() {
-                let _ = sys::cuStreamDestroy_v2(self.stream);
-            }
-            let _ = sys::cuDevicePrimaryCtxRelease_v2(self.device);
-        }
     }
 }
 
@@ -415,69 +274,5 @@ impl Driver for Gpu {
     }
     fn counters(&self) -> Counters {
         *self.context.count()
-    }
-}
-
-impl Gpu {
-    /// Adds each launch to `graph` behind the one before, and makes it ready.
-    fn chain(&self, graph: sys::CUgraph, launches: &[Launch]) -> Result<Chain> {
-        let mut last: Option<sys::CUgraphNode> = None;
-        for launch in launches {
-            let mut args = parameters(launch);
-            let params = sys::CUDA_KERNEL_NODE_PARAMS {
-                func: self.function(launch.kernel)?,
-                gridDimX: launch.grid[0],
-                gridDimY: launch.grid[1],
-                gridDimZ: launch.grid[2],
-                blockDimX: launch.block[0],
-                blockDimY: launch.block[1],
-                blockDimZ: launch.block[2],
-                sharedMemBytes: launch.shared,
-                kernelParams: args.as_mut_ptr(),
-                extra: null_mut(),
-                kern: null_mut(),
-                ctx: null_mut(),
-            };
-            let (mut node, before) = (null_mut(), last.as_ref().map_or(null(), |last| last as *const _));
-            // SAFETY: the graph is alive; the arguments are copied during the call.
-            let added =
-                unsafe { sys::cuGraphAddKernelNode_v2(&mut node, graph, before, usize::from(last.is_some()), &params) };
-            check(added, &launch.to_string())?;
-            last = Some(node);
-        }
-        let mut ready = null_mut();
-        // SAFETY: the graph is complete.
-        check(unsafe { sys::cuGraphInstantiateWithFlags(&mut ready, graph, 0) }, "a graph")?;
-        Ok(Chain { context: self.context.clone(), ready })
-    }
-}
-
-/// A graph that can be launched.
-struct Chain {
-    context: Arc<Context>,
-    ready: sys::CUgraphExec,
-}
-
-// SAFETY: the handle is only used while the context is current, in calls that CUDA allows from any thread; two launches
-// of one graph are queued one after the other.
-unsafe impl Send for Chain {}
-// SAFETY: as above.
-unsafe impl Sync for Chain {}
-
-impl Graph for Chain {
-    unsafe fn launch(&self) -> Result<()> {
-        self.context.count().graphs += 1;
-        self.context.bind()?;
-        // SAFETY: the graph is ready; its kernels' arguments are the caller's promise.
-        check(unsafe { sys::cuGraphLaunch(self.ready, self.context.stream) }, "launch of a graph")
-    }
-}
-
-impl Drop for Chain {
-    fn drop(&mut self) {
-        if self.context.bind().is_ok() {
-            // SAFETY: the handle is not used any more; CUDA waits for what is running.
-            let _ = unsafe { sys::cuGraphExecDestroy(self.ready) };
-        }
     }
 }
