@@ -1,5 +1,9 @@
 //! The command line end to end: results, resuming, refusals. The shipped network runs on 8 x 8 pixels.
 
+#[cfg(feature = "emulator")]
+mod device;
+mod refusals;
+
 use diem::data::checkpoint::{Checkpoint, Kind, Metadata};
 use diem::data::{Observations, OperatorKind};
 use diem::nn::UNetConfig;
@@ -154,43 +158,6 @@ fn a_killed_run_continues_to_the_same_bits() {
     assert!(!home.path("cut/samples.partial.npy").exists());
 }
 
-#[test]
-fn folders_of_others_are_refused_untouched() {
-    let home = Home::new();
-    home.run(&format!("{PRIOR} --count 2 --out run"));
-    fs::create_dir(home.path("mine")).unwrap();
-    fs::write(home.path("mine/samples.npy"), "precious").unwrap();
-    let before = home.everything();
-    for (line, part) in [
-        (format!("{PRIOR} --count 3 --out run"), "shape"),
-        (format!("{PRIOR} --count 2 --seed 5 --out run"), "seed 5"),
-        (PRIOR.replace("steps 6", "steps 7") + " --count 2 --out run", "sampler"),
-        (format!("{PRIOR} --count 2 --out mine"), "samples.npy"),
-        (format!("{PRIOR} --count 2 --out mine/samples.npy"), "samples.npy"),
-        ("demo --out mine".to_owned(), "earlier demo"),
-    ] {
-        let refusal = home.refuse(&line);
-        assert!(refusal.contains(part), "{line}: {refusal}");
-    }
-    assert_eq!(home.everything(), before);
-}
-
-/// A limit on the size of files stands for a full disk: writing fails at the same places.
-#[cfg(target_os = "linux")]
-#[test]
-fn a_full_disk_ends_in_one_line_and_the_run_continues_later() {
-    let home = Home::new();
-    let line = format!("{PRIOR} --count 60 --batch 4");
-    home.run(&format!("{line} --out whole"));
-    let program = env!("CARGO_BIN_EXE_diem");
-    let script = format!("trap '' XFSZ; ulimit -f 8; exec {program} {} --out cut", line.replace("MODEL", MODEL));
-    let output = Command::new("bash").args(["-c", &script]).current_dir(home.0.path()).output().unwrap();
-    let refusal = refusal(&line, &output);
-    assert!(refusal.contains("samples.partial.npy: cannot write"), "{refusal}");
-    assert!(home.run(&format!("{line} --out cut")).contains("continuing"));
-    assert_eq!(home.read("cut/samples.npy"), home.read("whole/samples.npy"));
-}
-
 /// Writes the shipped network with some parameters changed: `change` gets a name and its values.
 fn changed_model(path: &Path, change: impl Fn(&str, f64) -> f64) {
     let shipped = Checkpoint::open(Path::new(MODEL)).unwrap();
@@ -280,87 +247,6 @@ fn non_finite_samples_have_their_exit_code() {
     }
 }
 
-#[cfg(feature = "emulator")]
-#[test]
-fn the_emulated_device_samples_and_checks() {
-    let home = Home::new();
-    let line = format!("{PRIOR} --count 3");
-    home.run(&format!("{line} --device cpu --out cpu"));
-    home.run(&format!("{line} --device emulated --batch 2 --out two"));
-    home.run(&format!("{line} --device emulated --batch 3 --out three"));
-    let [cpu, two, three] = ["cpu", "two", "three"].map(|out| values(&home.read(&format!("{out}/samples.npy"))));
-    assert_eq!(two, three);
-    for (cpu, emulated) in cpu.iter().zip(&two) {
-        // seven calls of the network in f32, each within 1e-4 of samples of order 1
-        assert!((cpu - emulated).abs() < 1e-3, "{cpu} {emulated}");
-    }
-    home.run(&format!("{line} --device emulated --precision bf16 --out bf16"));
-    assert!(home.run("check --device emulated --ops mask").contains(" 0 failed"));
-}
-
-#[cfg(feature = "emulator")]
-#[test]
-fn a_batch_that_does_not_fit_the_device_is_refused_with_what_would() {
-    let home = Home::new();
-    let line = format!("{PRIOR} --device emulated:64");
-    let refused = home.refuse(&format!("{line} --count 4000 --batch 4000 --out r"));
-    assert!(refused.contains("--batch: expected at most ") && refused.contains(" MiB, found 4000"), "{refused}");
-    let fitting: usize = refused.split("at most ").nth(1).unwrap().split(',').next().unwrap().parse().unwrap();
-    let refused = home.refuse(&format!("{line} --count 4000 --batch {} --out r", fitting + 1));
-    assert!(refused.contains(&format!("at most {fitting}, ")), "{refused}");
-    // the network has 2.6 MB
-    for batch in ["--batch 1", ""] {
-        let refused = home.refuse(&format!("{PRIOR} --device emulated:2 --count 1 {batch} --out one"));
-        let parts = ["device: out of memory: ", " bytes wanted, ", " free; the model with one sample needs more than "];
-        assert!(parts.iter().all(|part| refused.contains(part)), "{refused}");
-    }
-    assert!(home.refuse(&format!("{PRIOR} --device emulated:x --out r")).contains("--device"));
-}
-
-#[cfg(feature = "emulator")]
-#[test]
-fn what_the_kernels_do_not_hold_is_refused_when_it_is_loaded() {
-    let home = Home::new();
-    let write = |name: &str, config: UNetConfig| {
-        let tensors: Vec<_> = config
-            .layout()
-            .specs()
-            .iter()
-            .map(|spec| (format!("net.{}", spec.name), spec.dims.clone(), vec![0.0; spec.len()]))
-            .collect();
-        let views = tensors.iter().map(|(name, dims, x)| (name.clone(), dims.clone(), x.as_slice()));
-        Checkpoint::write(&home.path(name), &Metadata::new(Kind::UNet(config)), views, false).unwrap();
-    };
-    let small = |channels, heads| UNetConfig {
-        in_channels: 1,
-        out_channels: 1,
-        channels: vec![channels],
-        blocks: vec![1],
-        heads: vec![heads],
-        emb: 2,
-        patch: 1,
-    };
-    write("wide.safetensors", small(258, 2));
-    write("narrow.safetensors", small(258, 3));
-    write("plain.safetensors", small(8, 0));
-    let refusal = |model: &str, options: &str| {
-        home.refuse(&format!("sample --model {model}.safetensors --device emulated --steps 1 --out r {options}"))
-    };
-    let wide = refusal("wide", "--size 2");
-    for part in ["wide.safetensors: heads: expected at least 3 at 258 channels", "128 of a head", "found 2"] {
-        assert!(wide.contains(part), "{wide}");
-    }
-    // 2^14 x 2^14 pixels of 8 channels are 2^31 elements
-    let large = refusal("plain", "--size 16384");
-    assert!(large.contains("plain.safetensors: image") && large.contains("found 16384 x 16384, 2147483648"), "{large}");
-    // 2^10 pixels of 8 channels: 2^18 samples have 2^31
-    let batch = refusal("plain", "--size 32 --count 300000 --batch 262144");
-    assert!(batch.contains("--batch: expected at most 262143") && batch.contains("found 262144"), "{batch}");
-    let line = "sample --steps 1 --count 1 --size 2 --model";
-    home.run(&format!("{line} narrow.safetensors --device emulated --out n"));
-    home.run(&format!("{line} wide.safetensors --device cpu --out w"));
-}
-
 #[test]
 fn denoise_gives_values_vjps_and_posterior_means() {
     let home = Home::new();
@@ -402,74 +288,6 @@ fn a_gaussian_checkpoint_is_a_model_and_a_prior() {
     assert!(home.refuse(line).contains("--prior-model"));
     let refusal = home.refuse(&format!("{line} --prior-model g.safetensors"));
     assert!(refusal.contains("g.safetensors"), "{refusal}");
-}
-
-#[test]
-fn wrong_arguments_and_files_are_refused_in_one_line() {
-    let home = Home::new();
-    home.observe();
-    fs::write(home.path("torn.safetensors"), &fs::read(MODEL).unwrap()[..5000]).unwrap();
-    fs::write(home.path("torn.npz"), &home.read("y.npz")[..300]).unwrap();
-    fs::write(home.path("torn.npy"), &home.read("x.npy")[..300]).unwrap();
-    let mut x = home.read("x.npy");
-    let end = x.len();
-    x[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
-    fs::write(home.path("nan.npy"), x).unwrap();
-    let before = home.everything();
-    let posterior = "--observations y.npz --operator mask";
-    let mut faults = Vec::new();
-    for (line, parts) in [
-        ("", ["command", "none"]),
-        ("smaple", ["command", "smaple"]),
-        ("sample --model MODEL --out r --sampler euler", ["--sampler", "2m-sde"]),
-        ("sample --model MODEL --out r --steps 0", ["--steps", "'0'"]),
-        ("sample --model MODEL --out r --steps 70000", ["--steps", "65535"]),
-        ("sample --model MODEL --out r --stpes 3", ["--stpes", "--steps"]),
-        ("sample --model MODEL --out r --eta 0.5", ["--eta", "ddim"]),
-        ("sample --model MODEL --out r --sampler ddim --eta 2", ["--eta", "'2'"]),
-        ("sample --model MODEL --out r --sampler ddim --delta 0.1", ["--delta", "pc"]),
-        ("sample --model MODEL --out r --draws 2", ["--draws", "--observations"]),
-        ("sample --model MODEL --out r --solver gmres", ["--solver", "--observations"]),
-        ("sample --model MODEL --out r --batch 0", ["--batch", "auto"]),
-        ("sample --model MODEL --out r --device gpu", ["--device", "cuda:INDEX"]),
-        ("sample --model MODEL --out r --device cuda:99", ["--device", "cuda"]),
-        ("sample --model MODEL --out r --device cpu --precision bf16", ["--precision", "bf16"]),
-        ("sample --model MODEL --out r --size 9", ["fashion-small.safetensors", "multiples of 2"]),
-        ("sample --model MODEL --out r --size 0", ["--size", "'0'"]),
-        ("sample --model MODEL", ["--out", "found no such option"]),
-        ("sample --model none.safetensors --out r", ["none.safetensors", "cannot"]),
-        ("sample --model torn.safetensors --out r", ["torn.safetensors", "truncated"]),
-        ("sample --model y.npz --out r", ["y.npz", "safetensors"]),
-        ("sample --model MODEL --out r --observations y.npz", ["--observations", "--operator"]),
-        ("sample --model MODEL --out r --observations torn.npz --operator mask", ["torn.npz", "expected"]),
-        ("sample --model MODEL --out r --observations y.npz --operator dense", ["y.npz", "A"]),
-        ("sample --model MODEL --out r --observations y.npz --operator fourier", ["--operator", "mask"]),
-        ("sample --model MODEL --out r POSTERIOR --count 3", ["--count", "--observations"]),
-        ("sample --model MODEL --out r POSTERIOR --size 8", ["--size", "32x32"]),
-        ("sample --model MODEL --out r POSTERIOR --zeta 2", ["--zeta", "dps"]),
-        ("sample --model MODEL --out r POSTERIOR --rtol nan", ["--rtol", "'nan'"]),
-        ("sample --model MODEL --out r POSTERIOR --iterations 0", ["--iterations", "'0'"]),
-        (
-            "denoise --model MODEL --input x.npy --sigma 1 --vjp x.npy --vjp-out g POSTERIOR --out r",
-            ["--vjp", "--observations"],
-        ),
-        ("denoise --model MODEL --input x.npy --sigma 1 --vjp x.npy --out r", ["--vjp-out", "expected"]),
-        ("denoise --model MODEL --input x.npy --sigma 1 2 3 --out r", ["--sigma", "3"]),
-        ("denoise --model MODEL --input x.npy --sigma 0 --out r", ["--sigma", "'0'"]),
-        ("denoise --model MODEL --input x.npy --sigma -1 --out r", ["--sigma", "-1"]),
-        ("denoise --model MODEL --input torn.npy --sigma 1 --out r", ["torn.npy", "truncated"]),
-        ("denoise --model MODEL --input nan.npy --sigma 1 --out r", ["nan.npy, sample 1", "non-finite"]),
-        ("denoise --model MODEL --input x.npy --sigma 1 --out none/r.npy", ["none/r.npy", "cannot write"]),
-        ("demo --images 33", ["--images", "32"]),
-    ] {
-        let line = line.replace("POSTERIOR", posterior);
-        let refusal = home.refuse(&line);
-        if !parts.iter().all(|part| refusal.contains(part)) {
-            faults.push(format!("diem {line}: {refusal}"));
-        }
-        assert!(home.everything() == before, "diem {line} wrote something");
-    }
-    assert!(faults.is_empty(), "{}", faults.join(""));
 }
 
 #[test]
