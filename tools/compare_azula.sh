@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # One MMPS step of diem against azula on PyTorch: same network, same machine, the two alternating. Prints a Markdown table
-# of the median seconds per image and their ratio.
+# of the median seconds per image, and the median of the rounds' ratios with the smallest and the largest: a machine that
+# slows down between two rounds slows both sides of a round.
 #
 #   tools/compare_azula.sh                    2 threads, 3 rounds
 #   THREADS=4 ROUNDS=5 tools/compare_azula.sh
@@ -40,8 +41,8 @@ median() {
 print(f"azula {azula.__version__}, PyTorch {torch.__version__}, {platform.machine()}")'
 echo "$THREADS threads, median of $ROUNDS alternating rounds, float32"
 echo
-echo "| network | batch | MMPS iterations | azula, s/image | diem, s/image | ratio |"
-echo "|---|---|---|---|---|---|"
+echo "| network | batch | MMPS iterations | azula, s/image | diem, s/image | ratio | smallest to largest |"
+echo "|---|---|---|---|---|---|---|"
 for case in "cifar 4 1" "cifar 4 3" "small 16 1"; do
     read -r model batch iterations <<<"$case"
     : >"$folder/azula" && : >"$folder/diem"
@@ -49,8 +50,8 @@ for case in "cifar 4 1" "cifar 4 3" "small 16 1"; do
         azula "$model" "$batch" "$iterations" >>"$folder/azula"
         diem "$model" "$batch" "$iterations" >>"$folder/diem"
     done
-    a=$(median <"$folder/azula")
-    d=$(median <"$folder/diem")
-    awk -v m="$model" -v b="$batch" -v i="$iterations" -v a="$a" -v d="$d" \
-        'BEGIN { printf "| %s | %d | %d | %.4f | %.4f | %.2f |\n", m, b, i, a, d, a / d }'
+    paste "$folder/azula" "$folder/diem" | awk '{ print $1 / $2 }' | sort -g >"$folder/ratio"
+    printf '| %s | %d | %d | %.4f | %.4f | %.2f | %.2f to %.2f |\n' "$model" "$batch" "$iterations" \
+        "$(median <"$folder/azula")" "$(median <"$folder/diem")" "$(median <"$folder/ratio")" \
+        "$(head -1 "$folder/ratio")" "$(tail -1 "$folder/ratio")"
 done
