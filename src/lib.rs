@@ -10,7 +10,8 @@
 //! - [`linalg`]: small dense matrices on the host.
 //! - [`operators`]: what was measured: the map A and its adjoint.
 //! - [`posterior`]: moment matching posterior sampling (MMPS), its solvers and covariances.
-//! - [`data`]: files. [`run`]: the folder of a sampling run. [`check`]: self-tests and timings. [`cli`]: the command line.
+//! - [`data`]: files. [`metrics`]: distances between samples, calibration. [`run`]: the folder of a sampling run. [`check`]: self-tests
+//!   and timings. [`cli`]: the command line.
 #![warn(missing_docs)]
 
 pub mod backend;
@@ -20,6 +21,7 @@ pub mod data;
 pub mod diffusion;
 pub mod error;
 pub mod linalg;
+pub mod metrics;
 pub mod nn;
 pub mod operators;
 pub mod ops;

@@ -2,6 +2,7 @@
 
 use diem::Result;
 use diem::backend::Shape;
+use diem::data::manifold::Manifold;
 use diem::data::{Array, DType, Data, Measured, Observations, OperatorKind, Samples, images, npy, picture};
 use flate2::write::GzEncoder;
 use image::{GrayImage, Luma, Rgb, RgbImage, Rgba, RgbaImage};
@@ -97,6 +98,34 @@ fn projections_are_of_unit_length_and_measured() {
     distinct.sort_unstable();
     distinct.dedup();
     assert_eq!(distinct.len(), 55, "no direction twice");
+}
+
+/// Runs `diem observe` with the words of `line` in the folder.
+fn observe_line(dir: &Path, line: &str) -> std::process::Output {
+    Command::new(env!("CARGO_BIN_EXE_diem")).current_dir(dir).arg("observe").args(line.split(' ')).output().unwrap()
+}
+
+#[test]
+fn a_manifold_is_observed_by_projections() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = "--manifold --dimension 4 --count 30 --rows 2 --noise 1e-2 --seed 5 --out obs.npz --truth truth.npy";
+    let output = observe_line(dir.path(), line);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && said.contains("30 vectors of 4 elements, 2 projections each"), "{said}");
+    let truth = npy::read(&dir.path().join("truth.npy"), &[DType::F32]).unwrap();
+    assert_eq!((truth.shape.as_slice(), truth.data), (&[30, 4][..], Data::F32(Manifold::new(4, 5).points(0, 30).data)));
+    let observations = observed(&dir, OperatorKind::Dense);
+    assert_eq!((observations.y().shape, observations.noise()), (Shape::rows(30, 2), &[0.01][..]));
+    for (line, part) in [
+        ("--out other.npz", "--input"),
+        ("--manifold --input images.npy --out other.npz", "--manifold"),
+        ("--input images.npy --dimension 3 --out other.npz", "--dimension"),
+        ("--manifold --pad 2 --out other.npz", "--pad"),
+    ] {
+        let output = observe_line(dir.path(), line);
+        let refusal = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && refusal.contains(part), "{line}: {refusal}");
+    }
 }
 
 /// What happens to image k depends on seed and k only.

@@ -4,6 +4,7 @@
 
 mod bench;
 mod check;
+mod corruption;
 mod demo;
 mod denoise;
 mod device;
@@ -41,7 +42,7 @@ enum Command {
     Bench(bench::Args),
     /// Show devices, what this build does, and a model's summary
     Info(info::Args),
-    /// Make an observation file from images: random pixels deleted, or random projections
+    /// Make an observation file from images or a random manifold: random pixels deleted, or random projections
     Observe(observe::Args),
     /// Restore real images with three quarters of their pixels deleted: no arguments needed
     Demo(demo::Args),

@@ -1,11 +1,14 @@
-//! `diem observe`: makes an observation file from images, by random pixel deletion or random projections.
+//! `diem observe`: makes an observation file from images or points of a manifold, by random pixel deletion or random projections.
 
-use super::options::{count, positive, unit};
+use super::corruption::CorruptionOptions;
+use super::options::count;
 use super::{Outcome, say};
 use crate::backend::Shape;
 use crate::data::atomic::Staged;
+use crate::data::manifold::Manifold;
 use crate::data::picture::{self, Tile};
-use crate::data::{Array, Measured, Observations, OperatorKind, Samples, corruption, images, npy};
+use crate::data::{Array, Measured, Observations, Samples, corruption, images, npy};
+use crate::run::folder::row_dims;
 use crate::{Error, Result};
 use image::RgbImage;
 use std::io::Write;
@@ -14,35 +17,28 @@ use std::path::{Path, PathBuf};
 /// Images in the preview.
 const PREVIEW: usize = 8;
 
-/// Matrices larger than this are refused: a mistyped --rows, or images too large for a matrix each.
-const MAX_MATRIX_BYTES: u64 = 8 << 30;
+/// Points of a manifold, as many as the paper takes.
+const POINTS: usize = 65_536;
 
 /// Options of `diem observe`.
 #[derive(clap::Args, Debug)]
 #[command(allow_negative_numbers = true)] // so that they are refused as values, not as options
 pub struct Args {
     /// Images: a folder of PNG or JPEG, one such file, .npy (uint8, or floats in [-2, 2]), or IDX (MNIST)
-    #[arg(long, value_name = "IMAGES")]
-    input: PathBuf,
+    #[arg(long, value_name = "IMAGES", required_unless_present = "manifold")]
+    input: Option<PathBuf>,
+    /// Instead of images, random points of a smooth random curve, which spans [-2, 2] in every coordinate
+    #[arg(long, conflicts_with_all = ["input", "size", "pad"])]
+    manifold: bool,
+    /// Coordinates of a point of the manifold [default: 5]
+    #[arg(long, value_name = "D", value_parser = count)]
+    dimension: Option<usize>,
     /// Observation file to write; a preview is written beside it, .png
     #[arg(long, value_name = "OBS.npz")]
     out: PathBuf,
-    /// What is measured: some of the pixels (mask), or projections onto random directions (dense)
-    #[arg(long, value_enum, default_value = "mask")]
-    operator: OperatorKind,
-    /// Probability that a pixel is kept, all channels together [default: 0.25]
-    #[arg(long, value_parser = unit, conflicts_with = "delete")]
-    keep: Option<f64>,
-    /// Probability that a pixel is deleted: 1 - keep
-    #[arg(long, value_parser = unit)]
-    delete: Option<f64>,
-    /// Projections per image, of dense [default: keep times H W C]
-    #[arg(long, value_name = "M", value_parser = count, conflicts_with_all = ["keep", "delete"])]
-    rows: Option<usize>,
-    /// Standard deviation of the noise
-    #[arg(long, value_name = "SIGMA_Y", default_value_t = 1e-3, value_parser = positive)]
-    noise: f64,
-    /// At most so many images, from the first [default: all]
+    #[command(flatten)]
+    corruption: CorruptionOptions,
+    /// At most so many images, from the first [default: all; 65536 of a manifold]
     #[arg(long, value_name = "N", value_parser = count)]
     count: Option<usize>,
     /// Crops pictures to a centred square and scales them to this many pixels a side
@@ -51,7 +47,7 @@ pub struct Args {
     /// Black pixels to add around every image: 2 makes 32x32 of 28x28
     #[arg(long, value_name = "PIXELS", default_value_t = 0)]
     pad: usize,
-    /// Seed of deletions, directions and noise
+    /// Seed of the manifold, deletions, directions and noise
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Also writes the images themselves, as the model's values
@@ -77,12 +73,14 @@ impl Args {
             .flatten()
             .try_for_each(|p| self.is_free(p))?;
         let images = self.images()?;
-        let observations = self.observe(&images)?;
+        let measured = self.corruption.measured(images.shape, self.seed)?;
+        let observations = corruption::observe(&self.out, &images, measured, self.corruption.noise, self.seed)?;
         let Shape { n, h, w, c } = images.shape;
         // all on disk before the first has its name: a failure leaves nothing that the next attempt would have to write over
         let mut files = Vec::new();
         if let Some(truth) = &self.truth {
-            files.push(npy::stage(truth, &Array::f32(&[n, h, w, c], images.data.clone()))?);
+            let dims = [&[n][..], &row_dims(images.shape)].concat();
+            files.push(npy::stage(truth, &Array::f32(&dims, images.data.clone()))?);
         }
         if h * w > 1 {
             files.push(picture::stage(&preview, &draw(&images, &observations))?);
@@ -96,8 +94,9 @@ impl Args {
             }
             Measured::Dense(a) => format!("{} projections each", a.shape.w),
         };
-        let path = self.out.display();
-        say(out, format_args!("{path}: {n} images {h} x {w} x {c}, {what}, noise {}", self.noise))?;
+        let (path, noise) = (self.out.display(), self.corruption.noise);
+        let images = if h * w > 1 { format!("images {h} x {w} x {c}") } else { format!("vectors of {c} elements") };
+        say(out, format_args!("{path}: {n} {images}, {what}, noise {noise}"))?;
         Ok(Outcome::Done)
     }
 
@@ -109,33 +108,15 @@ impl Args {
     }
 
     fn images(&self) -> Result<Samples<f32>> {
-        let selection = images::Selection { count: self.count, size: self.size };
-        let images = images::read(&self.input, selection)?;
+        let Some(input) = &self.input else {
+            let manifold = Manifold::new(self.dimension.unwrap_or(5), self.seed);
+            return Ok(manifold.points(0, self.count.unwrap_or(POINTS)));
+        };
+        let images = images::read(input, images::Selection { count: self.count, size: self.size })?;
         if self.pad > 0 && images.shape.pixels() == 1 {
-            return Err(Error::mismatch("--pad", "images", format!("vectors in {}", self.input.display())));
+            return Err(Error::mismatch("--pad", "images", format!("vectors in {}", input.display())));
         }
         Ok(if self.pad > 0 { images::pad(&images, self.pad) } else { images })
-    }
-
-    fn observe(&self, images: &Samples<f32>) -> Result<Observations> {
-        let keep = self.keep.or(self.delete.map(|d| 1.0 - d)).unwrap_or(0.25);
-        let (shape, d) = (images.shape, images.shape.row());
-        let measured = match self.operator {
-            OperatorKind::Mask if self.rows.is_some() => {
-                return Err(Error::mismatch("--rows", "--operator dense", "--operator mask"));
-            }
-            OperatorKind::Mask => Measured::Mask(corruption::random_mask(shape, keep, self.seed)),
-            OperatorKind::Dense => {
-                let m = self.rows.unwrap_or((keep * d as f64).round() as usize).max(1);
-                let bytes = [m, d, 4].iter().try_fold(shape.n as u64, |a, b| a.checked_mul(*b as u64));
-                if bytes.is_none_or(|b| b > MAX_MATRIX_BYTES) {
-                    let found = format!("{} x {m} x {d} numbers (use fewer --rows or a --count)", shape.n);
-                    return Err(Error::mismatch("--operator dense", "matrices of at most 8 GiB", found));
-                }
-                Measured::Dense(corruption::random_projections(shape, m, self.seed))
-            }
-        };
-        corruption::observe(&self.out, images, measured, self.noise, self.seed)
     }
 }
 

@@ -11,6 +11,7 @@ const COMPANIONS: &[(&[&str], &str)] = &[
     (&["observations"], "operator"),
     (&["operator", "method", "solver", "iterations", "rtol", "covariance"], "observations"),
     (&["zeta", "lambda", "prior_model", "draws"], "observations"),
+    (&["dimension"], "manifold"),
     (&["vjp"], "vjp_out"),
     (&["vjp_out"], "vjp"),
 ];

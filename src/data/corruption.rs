@@ -40,15 +40,30 @@ pub fn observe(
     sigma_y: f64,
     seed: u64,
 ) -> Result<Observations> {
-    let stream = Stream::new(seed, Purpose::Measurement);
-    let shape = match &measured {
+    let y = measure(images, &measured, &[sigma_y], Stream::new(seed, Purpose::Measurement));
+    Observations::new(path, y, vec![sigma_y], measured)
+}
+
+/// What the operators and the noise levels of `observations` would have measured of other images, with noise of `stream`.
+///
+/// # Errors
+/// As [`Observations::new`].
+pub fn repeat(observations: &Observations, images: &Samples<f32>, stream: Stream) -> Result<Observations> {
+    let (measured, noise) = (observations.measured().clone(), observations.noise());
+    let y = measure(images, &measured, noise, stream);
+    Observations::new(observations.path(), y, noise.to_vec(), measured)
+}
+
+/// A x + noise of standard deviations `noise`, one for all or one for each.
+fn measure(images: &Samples<f32>, measured: &Measured, noise: &[f64], stream: Stream) -> Samples<f32> {
+    let shape = match measured {
         Measured::Mask(_) => images.shape,
         Measured::Dense(a) => Shape::rows(images.shape.n, a.shape.w),
     };
-    let y = each_row(shape, |sample, y: &mut [f32]| {
-        let x = images.row(sample as usize);
+    each_row(shape, |sample, y: &mut [f32]| {
+        let (x, sigma_y) = (images.row(sample as usize), noise[sample as usize % noise.len()]);
         let with_noise = |ax: f64, z: f64| (ax + sigma_y * z) as f32;
-        match &measured {
+        match measured {
             Measured::Mask(_) => {
                 let x = x.iter().map(|x| f64::from(*x));
                 y.iter_mut().zip(x).zip(normals(stream, sample)).for_each(|((y, x), z)| *y = with_noise(x, z));
@@ -58,8 +73,7 @@ pub fn observe(
                 y.iter_mut().zip(ax).zip(normals(stream, sample)).for_each(|((y, ax), z)| *y = with_noise(ax, z));
             }
         }
-    });
-    Observations::new(path, y, vec![sigma_y], measured)
+    })
 }
 
 /// An array of `shape` whose rows `fill` computes from the sample's number.

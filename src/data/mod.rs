@@ -5,6 +5,7 @@ pub mod atomic;
 pub mod checkpoint;
 pub mod corruption;
 pub mod images;
+pub mod manifold;
 pub mod npy;
 pub mod npz;
 pub mod observations;

@@ -159,6 +159,10 @@ impl Observations {
         }
     }
 
+    /// The file that they are, or will be, in.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
     /// The number of samples.
     pub fn len(&self) -> usize {
         self.y.shape.n

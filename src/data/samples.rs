@@ -25,6 +25,10 @@ impl<T: Copy> Samples<T> {
         let (n, d) = (if self.shape.n == 1 { 0 } else { n }, self.shape.row());
         &self.data[n * d..(n + 1) * d]
     }
+    /// The first `n` samples.
+    pub fn first(&self, n: usize) -> Self {
+        Self { shape: self.shape.with_n(n), data: self.data[..n * self.shape.row()].to_vec() }
+    }
     /// The rows of samples `index`, in that order.
     pub fn gather(&self, index: &[usize]) -> Self {
         let data = index.iter().flat_map(|n| self.row(*n)).copied().collect();

@@ -31,6 +31,10 @@ pub enum Purpose {
     Test = 7,
     /// Which activations dropout keeps.
     Dropout = 8,
+    /// A random manifold, and points on it.
+    Manifold = 14,
+    /// Random projections and reference points of metrics.
+    Projection = 15,
 }
 
 /// Names one array of random numbers: the counter words of Philox4x32-10 (Salmon et al., 2011) beside the element.

@@ -1,0 +1,11 @@
+//! How far samples are from the truth, and whether a posterior is calibrated: pure functions of samples, rows of float32.
+//!
+//! Every number is the same for any number of threads: what is summed in parallel is summed in one order.
+
+pub mod residual;
+pub mod sinkhorn;
+pub mod sliced;
+
+pub use residual::observation_residual;
+pub use sinkhorn::{Settings as SinkhornSettings, Transport, sinkhorn_authors, sinkhorn_divergence};
+pub use sliced::{sliced_wasserstein, sliced_wasserstein_observations};
