@@ -10,6 +10,7 @@
 //! - [`linalg`]: small dense matrices on the host.
 //! - [`operators`]: what was measured: the map A and its adjoint.
 //! - [`posterior`]: moment matching posterior sampling (MMPS), its solvers and covariances.
+//! - [`train`]: denoising score matching: the trainer of a network.
 //! - [`data`]: files. [`metrics`]: distances between samples, calibration. [`run`]: the folder of a sampling run. [`check`]: self-tests
 //!   and timings. [`cli`]: the command line.
 #![warn(missing_docs)]
@@ -27,5 +28,6 @@ pub mod operators;
 pub mod ops;
 pub mod posterior;
 pub mod run;
+pub mod train;
 
 pub use error::{Error, Result};

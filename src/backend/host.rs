@@ -216,6 +216,9 @@ impl<B: HostBackend> Backend for B {
         }
         x
     }
+    fn double(&self) -> bool {
+        size_of::<B::Elem>() == size_of::<f64>()
+    }
     fn download<T: Real>(&self, x: &Self::Tensor, host: &mut [T]) -> crate::Result<()> {
         assert_eq!(x.len(), host.len(), "download of {:?}", x.shape());
         for (v, x) in host.iter_mut().zip(x.iter()) {

@@ -165,6 +165,10 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn coarse(&self) -> bool {
         false
     }
+    /// Whether its arrays hold f64.
+    fn double(&self) -> bool {
+        false
+    }
     /// Waits, and reads all elements; the length must agree.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ pub mod picture;
 pub mod rows;
 pub mod samples;
 
-mod place;
+pub(crate) mod place;
 
 pub use array::{Array, DType, Data};
 pub use checkpoint::Checkpoint;

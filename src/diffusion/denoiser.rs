@@ -3,8 +3,9 @@
 use super::table::Tabulate;
 use crate::Result;
 use crate::backend::{Backend, Keep};
-use crate::nn::{Network, NonFinite};
+use crate::nn::{Grads, Network, NonFinite};
 use crate::ops::Precondition;
+use crate::ops::dropout::Masks;
 
 /// d(x_t, σ) and u ↦ Jᵀ u, J = ∂d/∂x_t.
 ///
@@ -46,6 +47,38 @@ pub struct PreconditionedCondition<C> {
     pub sigma: Vec<f64>,
     /// The network's own.
     pub network: C,
+}
+
+impl<N> Preconditioned<N> {
+    /// d with dropout in training, and what [`Preconditioned::vjp_params`] needs; the condition kept all.
+    pub fn forward_dropout<B: Precondition>(
+        &self,
+        backend: &B,
+        x_t: &B::Tensor,
+        condition: &PreconditionedCondition<N::Condition>,
+        dropout: Option<Masks<'_>>,
+    ) -> (B::Tensor, N::Saved)
+    where
+        N: Network<B>,
+    {
+        let input = backend.precondition_input(x_t, &condition.sigma);
+        let (f, saved) = self.0.forward_dropout(backend, &input, &condition.network, Keep::All, dropout);
+        (backend.precondition_output(x_t, &f, &condition.sigma), saved.expect("all was kept"))
+    }
+    /// Adds the gradient of <u, d> with respect to the parameters to `grads`: only the network has any.
+    pub fn vjp_params<B: Precondition>(
+        &self,
+        backend: &B,
+        condition: &PreconditionedCondition<N::Condition>,
+        saved: &N::Saved,
+        u: &B::Tensor,
+        grads: &mut Grads<B>,
+    ) where
+        N: Network<B>,
+    {
+        let df = backend.precondition_output_vjp(u, &condition.sigma);
+        self.0.vjp_params(backend, &condition.network, saved, &df, grads);
+    }
 }
 
 impl<B: Precondition, N: Network<B>> Denoiser<B> for Preconditioned<N> {

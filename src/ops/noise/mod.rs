@@ -31,6 +31,14 @@ pub enum Purpose {
     Test = 7,
     /// Which activations dropout keeps.
     Dropout = 8,
+    /// t of a training sample.
+    Time = 9,
+    /// Noise of a training sample.
+    TrainingNoise = 10,
+    /// How a training image is changed.
+    Augmentation = 11,
+    /// The order of the training samples.
+    Order = 12,
     /// A random manifold, and points on it.
     Manifold = 14,
     /// Random projections and reference points of metrics.
