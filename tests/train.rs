@@ -126,7 +126,7 @@ fn doubles(tensor: &TensorView<'_>) -> Vec<f64> {
 fn the_gradient_of_a_step_is_that_of_finite_differences() {
     for task in [unet(), mlp()] {
         let (backend, data) = (Reference::new(), task.data(9));
-        let settings = Settings { clip: f64::INFINITY, dropout: 0.3, ..task.settings() };
+        let settings = Settings { clip: 0.0, dropout: 0.3, ..task.settings() };
         let start = state(&task.trainer(&backend, settings.clone(), 10));
         let mut trainer = task.trainer(&backend, settings.clone(), 10);
         trainer.step(&data, RUN).unwrap();
@@ -338,7 +338,7 @@ fn settings_have_defaults_and_no_unknown_entries() {
     for (name, wrong) in [
         ("batch", Settings { batch: 0, ..Settings::default() }),
         ("lr", Settings { lr: f64::NAN, ..Settings::default() }),
-        ("clip", Settings { clip: 0.0, ..Settings::default() }),
+        ("clip", Settings { clip: f64::INFINITY, ..Settings::default() }),
         ("ema", Settings { ema: 1.0, ..Settings::default() }),
         ("dropout", Settings { dropout: -0.1, ..Settings::default() }),
         ("weight_decay", Settings { weight_decay: f64::INFINITY, ..Settings::default() }),

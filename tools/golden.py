@@ -6,6 +6,7 @@ NAME.safetensors is a checkpoint. NAME.expected.safetensors has, in float64 and 
 sigma (one per sample), and for the noise levels per sample (`each`) and shared (`shared`, the first of them):
 network (the bare network's value at c_in x), denoised, vjp (J^T u of the denoiser), and grad.PARAMETER of <u, denoised>.
 The weights are float32, so that both precisions start from the same numbers. tests/golden.rs reads the files.
+NAME.training.safetensors has steps of training: see golden_training.py.
 """
 
 import json
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools" / "peers"))
+import golden_training  # noqa: E402
 from unet_torch import MLP, Denoiser, UNet, noise_embedding  # noqa: E402
 
 NETWORKS = {
@@ -71,6 +73,9 @@ def main() -> None:
         metadata = dict(config, sigma_min=1e-3, sigma_max=1e2)
         save_file(state, folder / f"{name}.safetensors", metadata={"diem": json.dumps(metadata)})
         save_file(arrays, folder / f"{name}.expected.safetensors")
+        if name != "unet-levels":  # the largest: its gradients are compared above
+            channels, *rest = SIZES[name]
+            golden_training.write(folder, name, (*rest, channels))
         print(name, *(f"{file.stat().st_size / 1e3:.0f} kB" for file in sorted(folder.glob(f"{name}.*"))))
 
 

@@ -44,7 +44,9 @@ impl Data {
             [n, h, w, c] if n > 0 => Shape::new(1, h, w, c),
             [n, d] if n > 0 => Shape::rows(1, d),
             _ => {
-                return Err(place.mismatch("rows (N, H, W, C) or (N, D)", crate::data::array::shape_text(&header.shape)));
+                return Err(
+                    place.mismatch("rows (N, H, W, C) or (N, D)", crate::data::array::shape_text(&header.shape))
+                );
             }
         };
         // SAFETY: the map is only read. Another process that truncates the file meanwhile would end this one by a signal;

@@ -29,7 +29,7 @@ pub struct Settings {
     pub warmup: u64,
     /// Decoupled weight decay, as a rate beside the learning rate.
     pub weight_decay: f64,
-    /// Largest global norm of the gradient; `inf` clips nothing.
+    /// Largest global norm of the gradient; 0 clips nothing.
     pub clip: f64,
     /// Decay of the moving average of the weights, [`ema_decay`]; 0: the weights themselves are the model.
     pub ema: f64,
@@ -91,9 +91,9 @@ impl Settings {
         for (name, rate) in [("lr", self.lr), ("lr_end", self.lr_end)] {
             within(name, rate > 0.0 && rate.is_finite(), "a finite number above 0", rate)?;
         }
-        let decays = self.weight_decay >= 0.0 && self.weight_decay.is_finite();
-        within("weight_decay", decays, "a finite number of at least 0", self.weight_decay)?;
-        within("clip", self.clip > 0.0, "a number above 0", self.clip)?;
+        for (name, x) in [("weight_decay", self.weight_decay), ("clip", self.clip)] {
+            within(name, x >= 0.0 && x.is_finite(), "a finite number of at least 0", x)?;
+        }
         for (name, rate) in [("ema", self.ema), ("dropout", self.dropout)] {
             within(name, (0.0..1.0).contains(&rate), "0 or more, below 1", rate)?;
         }
@@ -104,7 +104,8 @@ impl Settings {
     pub fn adam(&self, step: u64, total: u64) -> AdamStep {
         let lr = self.schedule.rate((self.lr, self.lr_end), step, total) * warm_up(step, self.warmup);
         let number = u32::try_from(step + 1).unwrap_or(u32::MAX); // its bias corrections have long been 1
-        AdamStep { weight_decay: self.weight_decay, max_norm: self.clip, ..AdamStep::new(number, lr) }
+        let max_norm = if self.clip > 0.0 { self.clip } else { f64::INFINITY };
+        AdamStep { weight_decay: self.weight_decay, max_norm, ..AdamStep::new(number, lr) }
     }
 
     /// The average's decay of the update after `step` steps.
