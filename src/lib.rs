@@ -11,6 +11,7 @@
 //! - [`operators`]: what was measured: the map A and its adjoint.
 //! - [`posterior`]: moment matching posterior sampling (MMPS), its solvers and covariances.
 //! - [`train`]: denoising score matching: the trainer of a network.
+//! - [`prior`]: the Gaussian prior: fitted to observations by EM, exactly conditioned on them.
 //! - [`data`]: files. [`metrics`]: distances between samples, calibration. [`run`]: the folder of a sampling run. [`check`]: self-tests
 //!   and timings. [`cli`]: the command line.
 #![warn(missing_docs)]
@@ -27,6 +28,7 @@ pub mod nn;
 pub mod operators;
 pub mod ops;
 pub mod posterior;
+pub mod prior;
 pub mod run;
 pub mod train;
 

@@ -39,6 +39,8 @@ pub enum Purpose {
     Augmentation = 11,
     /// The order of the training samples.
     Order = 12,
+    /// Where the search for leading eigenvectors starts.
+    Subspace = 13,
     /// A random manifold, and points on it.
     Manifold = 14,
     /// Random projections and reference points of metrics.

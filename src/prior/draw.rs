@@ -1,0 +1,91 @@
+//! Exact draws of the posterior under a Gaussian prior.
+
+use super::system::{System, Systems};
+use crate::Result;
+use crate::backend::Shape;
+use crate::data::Observations;
+use crate::diffusion::Gaussian;
+use crate::ops::noise::{Purpose, Stream};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Draws number `range` of p(x | y), x ~ N(μ, Σ), y = A x + noise: number k is draw k mod `draws` of observation
+/// k / `draws`. By Matheron's rule, with x ~ N(μ, Σ) and e ~ N(0, σ_y² I),
+///
+/// x + Σ Aᵀ (A Σ Aᵀ + σ_y² I)⁻¹ (y - A x - e).
+///
+/// The bits of a draw depend on its number and on the seed, EM iteration, epoch and step of `stream`, not on the range or
+/// the threads.
+///
+/// # Shapes
+/// (`range`, H, W, C), those of `image`, whose N is ignored.
+///
+/// # Errors
+/// When observations, image and prior do not fit.
+///
+/// # Reference
+/// Wilson et al., *Pathwise conditioning of Gaussian processes*, JMLR 2021.
+///
+/// # Panics
+/// When there are not so many observations.
+pub fn draw_posterior(
+    gaussian: &Gaussian,
+    observations: &Observations,
+    image: Shape,
+    range: Range<usize>,
+    draws: usize,
+    stream: Stream,
+) -> Result<Vec<f32>> {
+    let systems = Systems::new(gaussian, observations, image)?;
+    let d = image.row();
+    let mut x = vec![0.0; range.len() * d];
+    let mut rest = x.as_mut_slice();
+    let mut tasks = Vec::new(); // the draws of one observation, which have their system in common
+    let mut first = range.start;
+    while first < range.end {
+        let end = ((first / draws + 1) * draws).min(range.end);
+        let (task, after) = rest.split_at_mut((end - first) * d);
+        tasks.push((first, task));
+        (rest, first) = (after, end);
+    }
+    tasks.into_par_iter().try_for_each(|(first, task)| {
+        let n = first / draws;
+        let system = systems.of(n)?;
+        let y = systems.y(n, &*system);
+        let sigma_y = *observations.noise().get(n).unwrap_or(&observations.noise()[0]);
+        for (k, x) in task.chunks_exact_mut(d).enumerate() {
+            let draw = matheron(gaussian, &*system, &y, sigma_y, stream, (first + k) as u32);
+            x.iter_mut().zip(draw).for_each(|(x, v)| *x = v as f32);
+        }
+        Ok(())
+    })?;
+    Ok(x)
+}
+
+/// Draw number `sample`.
+fn matheron(
+    gaussian: &Gaussian,
+    system: &dyn System,
+    y: &[f64],
+    sigma_y: f64,
+    stream: Stream,
+    sample: u32,
+) -> Vec<f64> {
+    let (d, rank) = (gaussian.mean().len(), gaussian.factor().cols());
+    let z = normals(Stream { purpose: Purpose::Prior, ..stream }, sample, d + rank);
+    let mut x = gaussian.factor().apply(&z[d..]);
+    for (i, x) in x.iter_mut().enumerate() {
+        *x += gaussian.mean()[i] + gaussian.diag()[i].sqrt() * z[i];
+    }
+    // correction 1: with `diem observe`'s seed, correction 0 would be the very noise that the observation already has
+    let e = normals(Stream { purpose: Purpose::Measurement, correction: 1, ..stream }, sample, y.len());
+    let expected = system.forward(&x);
+    let r: Vec<f64> = (0..y.len()).map(|m| y[m] - expected[m] - sigma_y * e[m]).collect();
+    x.iter_mut().zip(system.gain(&r)).for_each(|(x, gain)| *x += gain);
+    x
+}
+
+/// `len` standard normal numbers of `sample`.
+fn normals(stream: Stream, sample: u32, len: usize) -> Vec<f64> {
+    (0..len.div_ceil(4) as u32).flat_map(|block| stream.normals(sample, block)).take(len).collect()
+}

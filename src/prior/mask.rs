@@ -1,0 +1,94 @@
+//! A pixel mask under a Gaussian prior: Woodbury's identity, accurate however small D and σ_y are.
+
+use super::system::System;
+use crate::diffusion::Gaussian;
+use crate::linalg::{Cholesky, Matrix, View, dot};
+use std::f64::consts::TAU;
+
+/// S = E + U_o U_oᵀ with E = D_o + σ_y² I, of the observed elements o.
+///
+/// With K = I + U_oᵀ E⁻¹ U_o, the precision of the prior's R factors given y, and w = K⁻¹ U_oᵀ E⁻¹ r their mean:
+///
+/// - Uᵀ Aᵀ S⁻¹ r = w, so that Σ Aᵀ S⁻¹ r = U w + D Aᵀ E⁻¹ (r - U_o w);
+/// - rᵀ S⁻¹ r = |r - U_o w|² in the norm of E⁻¹, plus |w|²;
+/// - ln det S = ln det E + ln det K;
+/// - V\[x | y\] = H D + H U K⁻¹ Uᵀ H, H = σ_y² (D + σ_y² I)⁻¹ where x was observed, else I.
+///
+/// Each is a sum of positive terms or the mean of a regression: S⁻¹ r, of which most digits cancel at σ_y = 1e-3, is never
+/// formed.
+pub(super) struct MaskSystem<'a> {
+    gaussian: &'a Gaussian,
+    observed: Vec<usize>, // (M)
+    e: Vec<f64>,          // (M)
+    u: Matrix,            // (M, R), rows of U
+    k: Cholesky,          // of (R, R)
+    h: Vec<f64>,          // (D)
+}
+
+impl<'a> MaskSystem<'a> {
+    /// Of the pixels where `mask` is 1, with all their `channels`.
+    pub fn new(gaussian: &'a Gaussian, mask: &[u8], channels: usize, sigma_y: f64) -> Self {
+        let pixels = (0..mask.len()).filter(|&p| mask[p] == 1);
+        let observed: Vec<usize> = pixels.flat_map(|p| p * channels..(p + 1) * channels).collect();
+        let (diag, factor, variance) = (gaussian.diag(), gaussian.factor(), sigma_y * sigma_y);
+        let e: Vec<f64> = observed.iter().map(|&i| diag[i] + variance).collect();
+        let u = Matrix::from_fn(observed.len(), factor.cols(), |m, r| factor[(observed[m], r)]);
+        let scaled = Matrix::from_fn(observed.len(), factor.cols(), |m, r| u[(m, r)] / e[m]);
+        let mut h = vec![1.0; diag.len()];
+        observed.iter().zip(&e).for_each(|(&i, e)| h[i] = variance / e);
+        let k = Cholesky::of_identity_plus(u.transpose_times(&scaled));
+        Self { gaussian, observed, e, u, k, h }
+    }
+
+    /// w, and r - U_o w.
+    fn regression(&self, r: &[f64]) -> (Vec<f64>, Vec<f64>) {
+        let scaled: Vec<f64> = r.iter().zip(&self.e).map(|(r, e)| r / e).collect();
+        let mut w = self.u.apply_transpose(&scaled);
+        self.k.solve(&mut w);
+        let left = r.iter().zip(self.u.apply(&w)).map(|(r, uw)| r - uw).collect();
+        (w, left)
+    }
+
+    /// H U.
+    fn damped(&self) -> Matrix {
+        let factor = self.gaussian.factor();
+        Matrix::from_fn(factor.rows(), factor.cols(), |i, r| self.h[i] * factor[(i, r)])
+    }
+}
+
+impl System for MaskSystem<'_> {
+    fn measured(&self, y: &[f32]) -> Vec<f64> {
+        self.observed.iter().map(|&i| f64::from(y[i])).collect()
+    }
+    fn forward(&self, x: &[f64]) -> Vec<f64> {
+        self.observed.iter().map(|&i| x[i]).collect()
+    }
+    fn gain(&self, r: &[f64]) -> Vec<f64> {
+        let (w, left) = self.regression(r);
+        let mut x = self.gaussian.factor().apply(&w);
+        for ((&i, left), e) in self.observed.iter().zip(left).zip(&self.e) {
+            x[i] += self.gaussian.diag()[i] / e * left;
+        }
+        x
+    }
+    fn log_density(&self, r: &[f64]) -> f64 {
+        let (w, left) = self.regression(r);
+        let distance: f64 = left.iter().zip(&self.e).map(|(left, e)| left * left / e).sum();
+        let log_det = self.e.iter().map(|e| (TAU * e).ln()).sum::<f64>() + self.k.log_det();
+        -0.5 * (distance + dot(&w, &w) + log_det)
+    }
+    fn add_covariance_product(&self, v: &Matrix, product: &mut Matrix) {
+        let hu = self.damped();
+        let along = v.times(&hu).times(&self.k.inverse()); // (L, R)
+        product.add_product(1.0, View::of(&along), View::of(&hu).transpose());
+        let d: Vec<f64> = self.gaussian.diag().iter().zip(&self.h).map(|(d, h)| d * h).collect();
+        for l in 0..v.rows() {
+            product.row_mut(l).iter_mut().zip(v.row(l)).zip(&d).for_each(|((p, v), d)| *p += d * v);
+        }
+    }
+    fn variance(&self) -> f64 {
+        let hu = self.damped();
+        let gram = hu.transpose_times(&hu);
+        dot(self.gaussian.diag(), &self.h) + dot(self.k.inverse().as_slice(), gram.as_slice())
+    }
+}

@@ -1,0 +1,8 @@
+//! The Gaussian prior: PPCA, exact posteriors, the evidence, and EM.
+
+mod draws;
+mod evidence;
+mod fit;
+mod oracle;
+mod ppca;
+mod refusals;
