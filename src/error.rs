@@ -34,6 +34,9 @@ pub enum Error {
         /// The layer, the sample and the step, or the array and its index.
         place: String,
     },
+    /// What was computed makes no sense any more: the reason.
+    #[error("stopped: {0}")]
+    Diverged(String),
     /// Something this build, machine or backend cannot do.
     #[error("{0}")]
     Unsupported(String),
@@ -49,6 +52,17 @@ impl Error {
     /// An [`Error::Io`].
     pub fn io(path: impl AsRef<Path>, action: &'static str, source: std::io::Error) -> Self {
         Self::Io { path: path.as_ref().to_owned(), action, source }
+    }
+
+    /// The same, its place within `outer`.
+    pub fn within(self, outer: impl std::fmt::Display) -> Self {
+        match self {
+            Self::Mismatch { place, expected, found } => {
+                Self::Mismatch { place: format!("{outer}: {place}"), expected, found }
+            }
+            Self::NonFinite { place } => Self::NonFinite { place: format!("{outer}, {place}") },
+            error => error,
+        }
     }
 
     /// An [`Error::Mismatch`].

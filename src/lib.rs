@@ -12,6 +12,7 @@
 //! - [`posterior`]: moment matching posterior sampling (MMPS), its solvers and covariances.
 //! - [`train`]: denoising score matching: the trainer of a network.
 //! - [`prior`]: the Gaussian prior: fitted to observations by EM, exactly conditioned on them.
+//! - [`em`]: expectation maximization: from observations to a prior.
 //! - [`data`]: files. [`metrics`]: distances between samples, calibration. [`run`]: the folder of a sampling run. [`check`]: self-tests
 //!   and timings. [`cli`]: the command line.
 #![warn(missing_docs)]
@@ -21,6 +22,7 @@ pub mod check;
 pub mod cli;
 pub mod data;
 pub mod diffusion;
+pub mod em;
 pub mod error;
 pub mod linalg;
 pub mod metrics;

@@ -1,6 +1,7 @@
 //! The command line: one file per command, the options that they share, and how errors are told.
 //!
-//! Exit codes: 0; 1 where a check found a fault; 2 for wrong arguments, files and devices; 3 where samples are not finite.
+//! Exit codes: 0; 1 where a check found a fault; 2 for wrong arguments, files and devices; 3 where samples are not finite or training
+//! diverges.
 
 mod bench;
 mod check;
@@ -8,6 +9,7 @@ mod corruption;
 mod demo;
 mod denoise;
 mod device;
+mod fit;
 mod harmonic;
 mod info;
 mod load;
@@ -32,6 +34,8 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Learn a prior from corrupted observations alone, by expectation maximization
+    Fit(fit::Args),
     /// Draw samples of a prior, or of the posterior of each observation, into a folder
     Sample(sample::Args),
     /// Call the denoiser, its VJP or the posterior denoiser on arrays
@@ -56,7 +60,7 @@ pub enum Outcome {
     Done = 0,
     /// A self-test found a fault.
     Faulty = 1,
-    /// Some samples are not finite.
+    /// Some samples are not finite, or training diverges.
     NonFinite = 3,
 }
 
@@ -83,6 +87,7 @@ pub fn main() -> ExitCode {
     }
     let mut out = std::io::stdout().lock();
     let result = match cli.command {
+        Command::Fit(args) => args.run(&mut out),
         Command::Sample(args) => args.run(&mut out),
         Command::Denoise(args) => args.run(&mut out),
         Command::Check(args) => args.run(&mut out),
@@ -94,6 +99,10 @@ pub fn main() -> ExitCode {
     match result {
         Ok(outcome) => ExitCode::from(outcome as u8),
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(e @ Error::Diverged(_)) => {
+            refuse(&e.to_string());
+            ExitCode::from(Outcome::NonFinite as u8)
+        }
         Err(e) => refuse(&e.to_string()),
     }
 }

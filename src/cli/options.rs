@@ -1,7 +1,7 @@
 //! Options that several commands share, and the values that they take.
 
 use crate::data::OperatorKind;
-use crate::diffusion::samplers::Sampler;
+use crate::diffusion::samplers::{Sampler, SamplerName};
 use crate::posterior::solvers::Krylov;
 use crate::posterior::{CovarianceKind, Method, Settings};
 use crate::{Error, Result};
@@ -172,51 +172,13 @@ pub struct SamplerOptions {
     pub delta: Option<f64>,
 }
 
-/// `--sampler`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum SamplerName {
-    /// DDPM, stochastic
-    Ddpm,
-    /// DDIM, deterministic unless --eta is above 0
-    Ddim,
-    /// DDIM with Langevin corrections
-    Pc,
-    /// DPM-Solver++ (2M), deterministic
-    #[value(name = "2m")]
-    TwoM,
-    /// SDE-DPM-Solver++ (2M), stochastic
-    #[value(name = "2m-sde")]
-    TwoMSde,
-}
-
 impl SamplerOptions {
     /// The sampler with its own options.
     ///
     /// # Errors
     /// When an option is for another sampler.
     pub fn sampler(&self) -> Result<Sampler> {
-        let sampler = match self.sampler {
-            SamplerName::Ddpm => Sampler::Ddpm,
-            SamplerName::Ddim => Sampler::Ddim { eta: self.eta.unwrap_or(0.0) },
-            SamplerName::Pc => {
-                Sampler::Pc { corrections: self.corrections.unwrap_or(1), delta: self.delta.unwrap_or(0.1) }
-            }
-            SamplerName::TwoM => Sampler::TwoM,
-            SamplerName::TwoMSde => Sampler::TwoMSde,
-        };
-        let misplaced = |option: &str, of| Err(Error::mismatch(option, of, format!("--sampler {}", sampler.name())));
-        match sampler {
-            Sampler::Ddim { .. } => {}
-            _ if self.eta.is_some() => return misplaced("--eta", "--sampler ddim"),
-            _ => {}
-        }
-        match sampler {
-            Sampler::Pc { .. } => {}
-            _ if self.corrections.is_some() => return misplaced("--corrections", "--sampler pc"),
-            _ if self.delta.is_some() => return misplaced("--delta", "--sampler pc"),
-            _ => {}
-        }
-        Ok(sampler)
+        self.sampler.with(self.eta, self.corrections, self.delta)
     }
 }
 

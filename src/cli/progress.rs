@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// Between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
-/// Positions of the bar per sample.
+/// Positions of the bar per part.
 const FINE: f64 = 1000.0;
 
 /// Progress of a run, on standard error.
@@ -14,6 +14,8 @@ pub struct Progress {
     bar: Option<ProgressBar>,
     total: usize,
     before: usize,
+    /// What stands before the numbers, what is counted, and how its rate is called.
+    words: (String, &'static str, &'static str),
     start: Instant,
     told: Instant,
 }
@@ -21,14 +23,18 @@ pub struct Progress {
 impl Progress {
     /// A run of `total` samples of which `before` were done when this process began.
     pub fn new(total: usize, before: usize) -> Self {
+        Self::of(total, before, String::new(), "samples", "images/s")
+    }
+    /// A task of `total` parts, called `what`, of which `before` were done when this process began; `prefix` says which task.
+    pub fn of(total: usize, before: usize, prefix: String, what: &'static str, rate: &'static str) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{bar:40} {msg}").expect("a template without mistakes");
             ProgressBar::new((total as f64 * FINE) as u64).with_style(style)
         });
         let now = Instant::now();
-        Self { bar, total, before, start: now, told: now }
+        Self { bar, total, before, words: (prefix, what, rate), start: now, told: now }
     }
-    /// `done` samples, with the finished share of those under way.
+    /// `done` parts, with the finished share of those under way.
     pub fn update(&mut self, done: f64) {
         if let Some(bar) = &self.bar {
             bar.set_position((done * FINE) as u64);
@@ -49,7 +55,8 @@ impl Progress {
         let rate = (done - self.before as f64) / self.start.elapsed().as_secs_f64();
         let left = Duration::from_secs_f64(((self.total as f64 - done) / rate.max(1e-9)).min(1e9));
         let left = if rate > 0.0 { duration(left) } else { "?".to_owned() };
-        format!("{} of {} samples, {rate:.2} images/s, {left} left", done as usize, self.total)
+        let (prefix, what, unit) = &self.words;
+        format!("{prefix}{} of {} {what}, {rate:.2} {unit}, {left} left", done as usize, self.total)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::diffusion::samplers::Sampler;
 use crate::ops::Ops;
 use crate::ops::noise::{Purpose, Stream};
 use crate::run::batch_size::{self, Prediction};
-use crate::run::{Batch, Claim, Failure, Folder, Sampling, results};
+use crate::run::{Claim, Folder, Sampling, Summary, results};
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::io::Write;
@@ -113,7 +113,7 @@ impl Args {
             "peak_bytes": backend.memory().peak,
         });
         folder.finish(report.as_object().expect("written as one").clone())?;
-        summary.tell(&self.out, out)?;
+        tell(&summary, &self.out, out)?;
         Ok(outcome(summary.failures.len()))
     }
 
@@ -199,38 +199,17 @@ fn outcome(failed: usize) -> Outcome {
     if failed == 0 { Outcome::Done } else { Outcome::NonFinite }
 }
 
-/// Sums over all batches, those of earlier processes too.
-struct Summary {
-    samples: usize,
-    seconds: f64,
-    breakdowns: u64,
-    failures: Vec<Failure>,
-}
-
-impl Summary {
-    fn of(batches: &[Batch]) -> Self {
-        Self {
-            samples: batches.iter().map(|b| b.samples).sum(),
-            seconds: batches.iter().map(|b| b.seconds).sum(),
-            breakdowns: batches.iter().map(|b| b.breakdowns).sum(),
-            failures: batches.iter().flat_map(|b| b.failures.iter().cloned()).collect(),
-        }
+/// The run in a few lines.
+fn tell(summary: &Summary, folder: &Path, out: &mut dyn Write) -> Result<()> {
+    let time = duration(Duration::from_secs_f64(summary.seconds));
+    let rate = summary.rate();
+    say(out, format_args!("{}: {} samples in {time}, {rate:.2} images/s", folder.display(), summary.samples))?;
+    if summary.breakdowns > 0 {
+        say(out, format_args!("{} solves ended in a breakdown", summary.breakdowns))?;
     }
-    fn rate(&self) -> f64 {
-        self.samples as f64 / self.seconds
+    if let Some(first) = summary.failures.first() {
+        let count = summary.failures.len();
+        say(out, format_args!("{count} samples are not finite; the first: {first}"))?;
     }
-    fn tell(&self, folder: &Path, out: &mut dyn Write) -> Result<()> {
-        let time = duration(Duration::from_secs_f64(self.seconds));
-        let rate = self.rate();
-        say(out, format_args!("{}: {} samples in {time}, {rate:.2} images/s", folder.display(), self.samples))?;
-        if self.breakdowns > 0 {
-            say(out, format_args!("{} solves ended in a breakdown", self.breakdowns))?;
-        }
-        if let Some(Failure { sample, step, layer }) = self.failures.first() {
-            let layer = layer.as_ref().map_or(String::new(), |layer| format!(", {layer}"));
-            let count = self.failures.len();
-            say(out, format_args!("{count} samples are not finite; the first: sample {sample}, step {step}{layer}"))?;
-        }
-        Ok(())
-    }
+    Ok(())
 }

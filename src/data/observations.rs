@@ -1,5 +1,7 @@
 //! Observation files: what was measured of each sample, how, and with how much noise.
 
+mod select;
+
 use super::array::{Array, Data};
 use super::picture::Tile;
 use super::place::Place;
@@ -16,7 +18,8 @@ use std::sync::Arc;
 const FLOATS: &[DType] = &[DType::F32, DType::F64];
 
 /// Which operator an observation file is of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OperatorKind {
     /// Some pixels were measured: array `mask`.
     Mask,

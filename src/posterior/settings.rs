@@ -11,7 +11,7 @@ use crate::ops::{Dplr, KrylovOps};
 use crate::{Error, Result};
 
 /// How E\[x | x_t, y\] is approximated.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
     /// Moment matching posterior sampling.
@@ -28,7 +28,7 @@ pub enum Method {
 }
 
 /// The name of a [`Covariance`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CovarianceKind {
     /// Tweedie's, σ² J.

@@ -16,6 +16,7 @@ use crate::data::{NpyReader, NpyWriter, atomic};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -37,6 +38,13 @@ pub struct Failure {
     pub step: usize,
     /// The layer that made it, if it could be found.
     pub layer: Option<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let layer = self.layer.as_ref().map_or(String::new(), |layer| format!(", {layer}"));
+        write!(f, "sample {}, step {}{layer}", self.sample, self.step)
+    }
 }
 
 /// One line of the journal.
@@ -149,6 +157,12 @@ impl Folder {
     }
 }
 
+/// Takes back that the run in `path` is complete, when its samples are gone, so that they can be drawn again.
+pub(crate) fn forget(path: &Path) -> Result<()> {
+    let report = path.join(REPORT);
+    fs::remove_file(&report).map_err(|e| Error::io(&report, "remove", e))
+}
+
 /// Refuses a folder that is not this run's; gives the report if the run is complete.
 fn inspect(path: &Path, identity: &Map<String, Value>) -> Result<Option<Value>> {
     let entries = match fs::read_dir(path) {
@@ -203,7 +217,8 @@ fn same_run(path: &Path, identity: &Map<String, Value>, found: Option<&Map<Strin
     Ok(())
 }
 
-fn lock(path: &Path) -> Result<File> {
+/// Locks a folder for this process.
+pub(crate) fn lock(path: &Path) -> Result<File> {
     let name = path.join(LOCK);
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&name);
     let file = file.map_err(|e| Error::io(&name, "create", e))?;

@@ -6,7 +6,9 @@ pub mod folder;
 pub mod moments;
 pub mod results;
 pub mod sampling;
+pub mod summary;
 
 pub use digest::digest;
 pub use folder::{Batch, Claim, Failure, Folder};
 pub use sampling::{PosteriorOf, Sampling};
+pub use summary::Summary;

@@ -48,11 +48,8 @@ pub fn write_pictures(folder: &Folder, shape: Shape, observations: Option<&Obser
     }
     let path = |name: &str| folder.path().join(name);
     let grid = match observations {
-        Some(observations) => posterior_grid(folder, shape, observations, draws)?,
-        None => {
-            let x = Rows::read(&mut folder.samples()?, 0..shape.n.min(SIDE * SIDE))?;
-            plain_grid(shape, &x.tiles(Tile::Image))
-        }
+        Some(observations) => posterior_grid(&mut folder.samples()?, shape, observations, draws)?,
+        None => sample_grid(&mut folder.samples()?, shape)?,
     };
     picture::write(&path("grid.png"), &grid)?;
     if draws > 1 {
@@ -67,13 +64,20 @@ pub fn write_pictures(folder: &Folder, shape: Shape, observations: Option<&Obser
 }
 
 /// A row for each observation: what was observed, then its samples. With one draw each, pairs fill the rows.
-fn posterior_grid(folder: &Folder, shape: Shape, observations: &Observations, draws: usize) -> Result<RgbImage> {
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn posterior_grid(
+    samples: &mut NpyReader,
+    shape: Shape,
+    observations: &Observations,
+    draws: usize,
+) -> Result<RgbImage> {
     let shown = draws.min(SIDE);
     let per_row = (SIDE / (shown + 1)).max(1);
     let count = observations.len().min(SIDE * per_row);
-    let mut samples = folder.samples()?;
     let draws: Vec<Rows> =
-        (0..count).map(|i| Rows::read(&mut samples, i * draws..i * draws + shown)).collect::<Result<_>>()?;
+        (0..count).map(|i| Rows::read(samples, i * draws..i * draws + shown)).collect::<Result<_>>()?;
     let observed: Vec<Vec<f32>> = (0..count).map(|i| observations.back_projection(i)).collect();
     let groups: Vec<Vec<Tile<'_>>> = (0..count)
         .map(|i| {
@@ -83,6 +87,16 @@ fn posterior_grid(folder: &Folder, shape: Shape, observations: &Observations, dr
         .collect();
     let rows: Vec<_> = groups.chunks(per_row).map(|groups| groups.concat()).collect();
     Ok(picture::grid(shape, &rows))
+}
+
+/// The first samples, in a square.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn sample_grid(samples: &mut NpyReader, shape: Shape) -> Result<RgbImage> {
+    let count = samples.rows().min(SIDE * SIDE);
+    let x = Rows::read(samples, 0..count)?;
+    Ok(plain_grid(shape, &x.tiles(Tile::Image)))
 }
 
 fn plain_grid(shape: Shape, tiles: &[Tile<'_>]) -> RgbImage {

@@ -81,7 +81,7 @@ impl Checkpoint {
         self.within(self.metadata.check_limits(limits, x))
     }
     fn within(&self, result: Result<()>) -> Result<()> {
-        result.map_err(|e| within(self.path.display().to_string(), e))
+        result.map_err(|e| e.within(self.path.display()))
     }
     /// The values of a parameter of the network, on a device, flat.
     pub fn parameter<B: Backend>(&self, backend: &B, spec: &ParamSpec) -> B::Tensor {
@@ -160,16 +160,6 @@ fn parse(path: &Path, json: Option<&str>) -> Result<Metadata> {
     let json = json.ok_or_else(|| Error::mismatch(place(), expected, "none (tools/export_torch.py writes it)"))?;
     let metadata: Metadata =
         serde_json::from_str(json).map_err(|e| Error::mismatch(place(), expected, e.to_string().escape_debug()))?;
-    metadata.validate().map_err(|e| within(place(), e))?;
+    metadata.validate().map_err(|e| e.within(place()))?;
     Ok(metadata)
-}
-
-/// The error, with where its place is.
-fn within(outer: String, e: Error) -> Error {
-    match e {
-        Error::Mismatch { place, expected, found } => {
-            Error::Mismatch { place: format!("{outer}: {place}"), expected, found }
-        }
-        e => e,
-    }
 }

@@ -6,10 +6,12 @@
 mod ddim;
 mod ddpm;
 mod driver;
+mod name;
 mod pc;
 mod two_m;
 
 pub use driver::{Draws, Failure, sample, start};
+pub use name::SamplerName;
 
 use super::schedule::Schedule;
 use crate::ops::noise::{Purpose, Stream};

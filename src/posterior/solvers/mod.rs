@@ -10,7 +10,7 @@ use crate::ops::KrylovOps;
 use crate::ops::cg::MaskedSystem;
 
 /// Which Krylov method.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Krylov {
     /// Conjugate gradient, for a symmetric positive system: k products for k iterations.

@@ -1,0 +1,136 @@
+//! The M step: the Gaussian of the draws, and the network trained on them.
+
+use super::state::{Phase, Training};
+use super::watch::Task;
+use super::{Draws, Run};
+use crate::data::Checkpoint;
+use crate::ops::TrainingOps;
+use crate::ops::noise::Stream;
+use crate::prior::{self, ppca};
+use crate::train::{Initial, StepReport, Trainer};
+use crate::{Error, Result};
+use serde_json::json;
+use std::time::Instant;
+
+impl<B: TrainingOps> Run<'_, B> {
+    /// Learns from the draws of the lap before.
+    pub(super) fn m_step(&mut self) -> Result<()> {
+        let lap = self.state.lap;
+        let draws = self.draws(lap - 1)?;
+        let stream = self.stream(lap);
+        let prior::Settings { rank, floor, .. } = self.config.gaussian;
+        let gaussian = ppca(&mut &draws.training, rank, floor, stream)?;
+        let backend = self.backend;
+        let checkpoint = self.first_weights(lap)?;
+        let initial = checkpoint.as_ref().map_or(Initial::Seed(self.config.seed), Initial::Checkpoint);
+        let total = self.steps(&draws);
+        let settings = self.config.train.clone();
+        let mut trainer = Trainer::new(backend, &self.metadata, self.problem.image, settings, initial, total as u64)?;
+        drop(checkpoint);
+        let mut training = self.state.training.take().unwrap_or_default();
+        if training.step > 0 {
+            trainer.load(&self.directory.trainer(training.step))?;
+        }
+        let result = self.train(&mut trainer, &draws, stream, &mut training, total);
+        self.watch.end();
+        result?;
+        trainer.write_checkpoint(&self.lap()?.model(), Some(&gaussian))?;
+        self.advance(lap, Phase::Sample)
+    }
+
+    /// What a lap's weights are at first: the average of the lap before, the warm start's if it is of this network, or the
+    /// initialisation (`None`).
+    fn first_weights(&self, lap: usize) -> Result<Option<Checkpoint>> {
+        let path = self.directory.lap(lap - 1)?.model();
+        if !path.exists() {
+            return match lap {
+                1 => Ok(None),
+                _ => Err(Error::mismatch(path.display(), "the model of this lap", "no file")),
+            };
+        }
+        let checkpoint = Checkpoint::open(&path)?;
+        let same = checkpoint.metadata().kind == self.metadata.kind;
+        Ok((lap > 1 || same).then_some(checkpoint))
+    }
+
+    /// Training steps of this lap.
+    fn steps(&self, draws: &Draws) -> usize {
+        let per_epoch = draws.training.len() / self.config.train.batch;
+        self.config.laps.steps.or(self.config.laps.epochs.map(|epochs| epochs * per_epoch)).unwrap_or(per_epoch).max(1)
+    }
+
+    /// The steps that are left, with a line of metrics every few epochs, and the trainer saved every now and then.
+    fn train(
+        &mut self,
+        trainer: &mut Trainer<'_, B>,
+        draws: &Draws,
+        stream: Stream,
+        training: &mut Training,
+        total: usize,
+    ) -> Result<()> {
+        let lap = self.state.lap;
+        let per_epoch = trainer.steps_per_epoch(&draws.training)? as usize;
+        // of the last step a line is written anyway
+        let every = total.div_ceil(per_epoch).div_ceil(self.config.laps.lines) * per_epoch;
+        self.watch.begin(lap, Task::Train, total, training.step);
+        let mut saved = Instant::now();
+        while training.step < total {
+            let start = Instant::now();
+            let report = trainer.step(&draws.training, stream).map_err(diverged)?;
+            training.step += 1;
+            training.since += 1;
+            training.loss += report.loss;
+            training.gradient_norm += report.gradient_norm;
+            let last = training.step == total;
+            let heldout = match training.step.is_multiple_of(every) || last {
+                true if !draws.heldout.is_empty() => {
+                    Some(trainer.held_out_loss(&draws.heldout, stream).map_err(diverged)?)
+                }
+                _ => None,
+            };
+            training.seconds += start.elapsed().as_secs_f64();
+            if training.step.is_multiple_of(every) || last {
+                self.note_losses(training, &report, heldout)?;
+            }
+            self.watch.update(training.step as f64);
+            if saved.elapsed().as_secs_f64() >= self.config.laps.save_seconds && !last {
+                trainer.save(&self.directory.trainer(training.step))?;
+                self.state.training = Some(training.clone());
+                self.directory.commit(&mut self.state)?;
+                self.directory.remove_trainers(Some(training.step))?;
+                saved = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    /// A line of the steps since the last one; stops where the loss is too large.
+    fn note_losses(&mut self, training: &mut Training, report: &StepReport, heldout: Option<f64>) -> Result<()> {
+        let (lap, count) = (self.state.lap, training.since as f64);
+        let loss = training.loss / count;
+        let mut numbers = json!({
+            "phase": "train", "lap": lap, "epoch": report.epoch + 1, "step": training.step, "loss": loss,
+            "gradient_norm": training.gradient_norm / count, "lr": report.lr, "seconds": training.seconds,
+        });
+        if let Some(heldout) = heldout {
+            numbers["held_out_loss"] = heldout.into();
+        }
+        self.directory.note(&numbers)?;
+        self.state.seconds += training.seconds;
+        *training = Training { step: training.step, ..Training::default() };
+        let limit = self.config.laps.max_loss;
+        if loss > limit || heldout.is_some_and(|loss| loss > limit) {
+            let reason = format!("after step {} the loss is {loss:.3}, above laps.max_loss = {limit}", training.step);
+            return Err(Error::Diverged(format!("lap {lap}: {reason}")));
+        }
+        Ok(())
+    }
+}
+
+/// What training says of a loss that is not finite, as the reason to stop.
+fn diverged(e: Error) -> Error {
+    match e {
+        e @ Error::NonFinite { .. } => Error::Diverged(e.to_string()),
+        e => e,
+    }
+}

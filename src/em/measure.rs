@@ -1,0 +1,154 @@
+//! What is known of a lap: `metrics.jsonl`'s line of phase "lap".
+
+use super::Run;
+use super::config::Sample;
+use super::draws::{bounded, finite};
+use super::state::Phase;
+use super::unobserved::{Directions, total_variance};
+use crate::Result;
+use crate::backend::Shape;
+use crate::data::{NpyReader, Observations, Samples};
+use crate::metrics::{SinkhornSettings, observation_residual, sinkhorn_authors, sliced_wasserstein_observations};
+use crate::ops::TrainingOps;
+use serde_json::{Map, Value, json};
+use std::path::Path;
+use std::time::Instant;
+
+/// Points of each sample that a Sinkhorn distance compares at most: 4 N² bytes.
+const SINKHORN_POINTS: usize = 4096;
+
+/// Observations in memory at a time.
+const CHUNK: usize = 256;
+
+/// From black to white.
+const RANGE: f64 = 4.0;
+
+impl<B: TrainingOps> Run<'_, B> {
+    /// Samples the learned prior, measures, and ends the lap.
+    ///
+    /// | number | of |
+    /// |---|---|
+    /// | `sliced_wasserstein` | held-out (y, A) and (A x + noise, A), x from the prior: it falls with KL(p(y) ‖ q(y)) |
+    /// | `held_out_loss` | the denoising loss on the draws of held-out observations, at the M step's end |
+    /// | `chi2` | ‖y - A x‖²/(M σ_y²) of those draws: 1 on average for exact ones |
+    /// | `variance`, `variance_unobserved` | of the prior, in all elements and along [`Directions`] |
+    /// | `sinkhorn` | the authors' figure for the prior, with λ = 1e-3, where `metrics.truth` has vectors |
+    /// | `psnr` | of the mean of the draws of each held-out observation, in dB |
+    pub(super) fn measure(&mut self) -> Result<()> {
+        let (start, lap) = (Instant::now(), self.state.lap);
+        let heldout = self.problem.heldout_observations();
+        let count = self.config.metrics.samples.max(self.problem.heldout());
+        let failures = self.draw_prior(lap, count)?.failures.len();
+        let mut prior = read(&self.lap()?.prior(), self.problem.image)?;
+        let mut numbers = Map::from_iter([("phase".to_owned(), json!("lap")), ("lap".to_owned(), json!(lap))]);
+        let mut put = |name: &str, value: f64| _ = numbers.insert(name.to_owned(), json!(value));
+        if let Some(observations) = &heldout {
+            let projections = self.config.metrics.projections;
+            put(
+                "sliced_wasserstein",
+                sliced_wasserstein_observations(observations, &prior, projections, self.stream(lap))?,
+            );
+            let (first, sample) = (self.problem.training, &self.config.sample);
+            put("chi2", chi_square(observations, &self.lap()?.samples(), first, sample)?);
+            put("held_out_loss", self.last_held_out_loss(lap)?);
+            if let Some(truth) = &self.problem.heldout_truth {
+                put("psnr", psnr(truth, &self.lap()?.samples(), first, sample.draws)?);
+            }
+        }
+        if failures > 0 {
+            prior = finite_rows(&prior);
+            self.watch.say(&format!("lap {lap}: {failures} of {count} samples of the prior are not finite"))?;
+        }
+        put("variance", total_variance(&prior));
+        if let Some(directions) = Directions::least_observed(&self.problem.observations) {
+            put("variance_unobserved", directions.variance(&prior));
+        }
+        if let Some(truth) = self.problem.truth.as_ref().filter(|truth| truth.shape.pixels() == 1) {
+            put("sinkhorn", sinkhorn(truth, &prior)?);
+        }
+        let seconds = self.state.seconds + start.elapsed().as_secs_f64();
+        put("seconds", seconds);
+        numbers.insert("prior_failures".to_owned(), json!(failures));
+        let line = Value::Object(numbers);
+        self.directory.note(&line)?;
+        self.write_prior_pictures()?;
+        self.watch.say(&summary(&line))?;
+        self.advance(lap + 1, Phase::Train)
+    }
+
+    /// That of the last line of the lap's M step.
+    fn last_held_out_loss(&self, lap: usize) -> Result<f64> {
+        let lines = self.directory.lines()?;
+        let mut of_lap = lines.iter().rev().filter(|line| line["phase"] == "train" && line["lap"] == lap);
+        Ok(of_lap.find_map(|line| line["held_out_loss"].as_f64()).unwrap_or(f64::NAN))
+    }
+}
+
+/// A lap's numbers, for people.
+fn summary(line: &Value) -> String {
+    let numbers = ["sliced_wasserstein", "sinkhorn", "held_out_loss", "chi2", "psnr", "variance_unobserved"];
+    let numbers = numbers.iter().filter_map(|name| Some(format!("{name} {:.4}", line[*name].as_f64()?)));
+    let all: Vec<String> = std::iter::once(format!("lap {}", line["lap"])).chain(numbers).collect();
+    format!("{}, {:.0} s", all.join(", "), line["seconds"].as_f64().unwrap_or(f64::NAN))
+}
+
+/// The mean of ‖y - A x‖²/(M σ_y²) over the draws in a file that are not dropped: those of each of `observations`, of which the
+/// first is number `first` in the file.
+pub(super) fn chi_square(observations: &Observations, path: &Path, first: usize, sample: &Sample) -> Result<f64> {
+    let Sample { draws, bound, .. } = *sample;
+    let mut file = NpyReader::open(path)?;
+    let row = file.row();
+    let (mut sum, mut count) = (0.0, 0usize);
+    for start in (0..observations.len()).step_by(CHUNK) {
+        let part = observations.rows(start..(start + CHUNK).min(observations.len()));
+        let shape = part.image().unwrap_or(Shape::rows(1, row)).with_n(part.len() * draws);
+        let mut x = Samples::new(shape, vec![0.0; shape.len()]);
+        file.read((first + start) * draws, &mut x.data)?;
+        for (chi2, x) in observation_residual(&part, &x, draws)?.into_iter().zip(x.data.chunks_exact(row)) {
+            if finite(x) && bounded(x, bound) {
+                sum += chi2;
+                count += 1;
+            }
+        }
+    }
+    Ok(sum / count as f64)
+}
+
+/// 10 lg(4² N D/Σ ‖x̄ - x‖²), x̄ the mean of the `draws` draws of each image, which begin at number `first` of observations.
+fn psnr(truth: &Samples<f32>, path: &Path, first: usize, draws: usize) -> Result<f64> {
+    let mut file = NpyReader::open(path)?;
+    let row = file.row();
+    let mut x = vec![0.0f32; draws * row];
+    let mut squares = 0.0;
+    for n in 0..truth.shape.n {
+        file.read((first + n) * draws, &mut x)?;
+        for (i, truth) in truth.row(n).iter().enumerate() {
+            let mean = x.iter().skip(i).step_by(row).map(|x| f64::from(*x)).sum::<f64>() / draws as f64;
+            squares += (mean - f64::from(*truth)).powi(2);
+        }
+    }
+    Ok(10.0 * (RANGE * RANGE * truth.data.len() as f64 / squares).log10())
+}
+
+/// The authors' figure of the prior `x` against two halves of the truth.
+fn sinkhorn(truth: &Samples<f32>, x: &Samples<f32>) -> Result<f64> {
+    let n = (truth.shape.n / 2).min(x.shape.n).min(SINKHORN_POINTS);
+    let rows = |samples: &Samples<f32>, first: usize| samples.gather(&(first..first + n).collect::<Vec<_>>());
+    let figure = sinkhorn_authors(&rows(truth, 0), &rows(truth, n), &rows(x, 0), SinkhornSettings::default())?;
+    Ok(figure.value)
+}
+
+/// All samples of a file.
+fn read(path: &Path, image: Shape) -> Result<Samples<f32>> {
+    let mut file = NpyReader::open(path)?;
+    let shape = image.with_n(file.rows());
+    let mut x = vec![0.0; shape.len()];
+    file.read(0, &mut x)?;
+    Ok(Samples::new(shape, x))
+}
+
+/// The rows that are finite.
+fn finite_rows(x: &Samples<f32>) -> Samples<f32> {
+    let good: Vec<usize> = (0..x.shape.n).filter(|&n| finite(x.row(n))).collect();
+    x.gather(&good)
+}
