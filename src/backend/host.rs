@@ -194,7 +194,14 @@ pub trait HostBackend: Send + Sync + Sized + 'static {
     fn within<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         f()
     }
+    /// Does `f` for each part of an op's work, in any order, and at once where the backend has workers.
+    fn each<P: Send>(&self, parts: Vec<P>, f: impl Fn(P) + Send + Sync) {
+        parts.into_iter().for_each(f);
+    }
 }
+
+/// Elements of a part of an elementwise op: what one worker does at a time.
+pub const PART: usize = 1 << 16;
 
 impl<B: HostBackend> Backend for B {
     type Tensor = HostTensor<B::Elem>;
@@ -228,10 +235,10 @@ impl<B: HostBackend> Backend for B {
     }
     fn assign(&self, y: &mut Self::Tensor, x: &Self::Tensor) {
         assert_eq!(y.shape(), x.shape(), "assign");
-        y.copy_from_slice(x);
+        self.each(y.chunks_mut(PART).zip(x.chunks(PART)).collect(), |(y, x)| y.copy_from_slice(x));
     }
     fn fill(&self, x: &mut Self::Tensor, value: f64) {
-        x.fill(B::Elem::of(value));
+        self.each(x.chunks_mut(PART).collect(), |x| x.fill(B::Elem::of(value)));
     }
     fn finish(&self) -> crate::Result<()> {
         Ok(())

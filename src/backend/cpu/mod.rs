@@ -178,4 +178,10 @@ impl HostBackend for Cpu {
     fn within<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         self.install(f)
     }
+    fn each<P: Send>(&self, parts: Vec<P>, f: impl Fn(P) + Send + Sync) {
+        if parts.len() < 2 {
+            return parts.into_iter().for_each(f);
+        }
+        self.install(|| parts.into_par_iter().for_each(f));
+    }
 }

@@ -1,7 +1,7 @@
 //! adam: one generic form for the host backends.
 
 use super::{Adam, AdamStep};
-use crate::backend::host::HostBackend;
+use crate::backend::host::{HostBackend, PART};
 use crate::backend::{Array, Real};
 use num_traits::Float;
 
@@ -26,12 +26,15 @@ impl<B: HostBackend> Adam for B {
         let (beta1, rest1, beta2, rest2) = (of(s.betas.0), of(1.0 - s.betas.0), of(s.betas.1), of(1.0 - s.betas.1));
         let (rate, root, eps) = (of(s.lr / correction1), of(correction2.sqrt().recip()), of(s.eps));
         let keep = of(1.0 - s.lr * s.weight_decay);
-        let moments = m.iter_mut().zip(v.iter_mut());
-        for ((p, (m, v)), g) in p.iter_mut().zip(moments).zip(g.iter()) {
-            let g = *g * clip;
-            *m = beta1 * *m + rest1 * g;
-            *v = beta2 * *v + rest2 * g * g;
-            *p = keep * *p - rate * *m / (root * v.sqrt() + eps);
-        }
+        let moments = m.chunks_mut(PART).zip(v.chunks_mut(PART));
+        let parts = p.chunks_mut(PART).zip(moments).zip(g.chunks(PART));
+        self.each(parts.collect(), |((p, (m, v)), g)| {
+            for ((p, (m, v)), g) in p.iter_mut().zip(m.iter_mut().zip(v)).zip(g) {
+                let g = *g * clip;
+                *m = beta1 * *m + rest1 * g;
+                *v = beta2 * *v + rest2 * g * g;
+                *p = keep * *p - rate * *m / (root * v.sqrt() + eps);
+            }
+        });
     }
 }

@@ -6,6 +6,7 @@ use super::image::Image;
 use super::transform::{F2, F4, Transform};
 use super::vjp_params;
 use super::winograd::{Sink, Winograd};
+use super::winograd_params;
 use super::{Conv2d, Conv2dSpec};
 use crate::backend::cpu::simd::LANES;
 use crate::backend::cpu::{Cpu, SharedMut};
@@ -95,6 +96,22 @@ impl CpuConv2d {
     pub(crate) fn vjp(&self) -> &Form {
         self.vjp.as_ref().expect("the layer was packed for its VJP")
     }
+    /// Adds the gradients of weights and bias, by the algorithm of the forward.
+    pub(crate) fn add_gradients(
+        &self,
+        cpu: &Cpu,
+        x: &Image<'_>,
+        dy: &HostTensor<f32>,
+        dw: &mut HostTensor<f32>,
+        db: &mut HostTensor<f32>,
+    ) {
+        match &self.forward {
+            Form::F4(_) if self.forward.takes(x) => winograd_params::accumulate::<F4>(cpu, x, dy, dw),
+            Form::F2(_) if self.forward.takes(x) => winograd_params::accumulate::<F2>(cpu, x, dy, dw),
+            _ => return vjp_params::accumulate(cpu, &direct::window(), self.spec.stride, x, dy, dw, Some(db)),
+        }
+        vjp_params::accumulate_bias(cpu, dy, db);
+    }
 }
 
 impl Conv2d for Cpu {
@@ -139,6 +156,6 @@ impl Conv2d for Cpu {
         db: &mut Self::Tensor,
     ) {
         assert_eq!(k.spec.output(x.shape()), dy.shape(), "VJP of {:?}", k.spec);
-        vjp_params::accumulate(self, &direct::window(), k.spec.stride, &Image::new(x), dy, dw, Some(db));
+        k.add_gradients(self, &Image::new(x), dy, dw, db);
     }
 }

@@ -9,6 +9,7 @@ mod reference;
 mod transform;
 pub(crate) mod vjp_params;
 pub(crate) mod winograd;
+mod winograd_params;
 
 use crate::backend::{Backend, Shape};
 

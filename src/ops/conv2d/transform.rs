@@ -33,6 +33,11 @@ pub(crate) trait Transform: Copy + Send + Sync + 'static {
     /// # Safety
     /// As for [`Simd`].
     unsafe fn output<S: Simd>(m: &[S::V; LONGEST]) -> [S::V; LARGEST];
+    /// A y, of the first `OUTPUTS` entries: the adjoint of [`Transform::output`].
+    ///
+    /// # Safety
+    /// As for [`Simd`].
+    unsafe fn output_adjoint<S: Simd>(y: &[S::V; LONGEST]) -> [S::V; LONGEST];
 }
 
 /// F(4, 3) at 0, 1, -1, 1/2, -2, ∞: a quarter of the multiplications, and half the error of the usual ±1, ±2.
@@ -83,6 +88,21 @@ impl Transform for F4 {
             ]
         }
     }
+    #[inline(always)]
+    unsafe fn output_adjoint<S: Simd>(y: &[S::V; LONGEST]) -> [S::V; LONGEST] {
+        // SAFETY: as for this function.
+        unsafe {
+            let (even, odd) = (S::add(y[0], y[2]), S::add(y[1], y[3]));
+            [
+                y[0],
+                S::add(even, odd),
+                S::sub(even, odd),
+                S::fma(S::splat(0.125), y[3], S::fma(S::splat(0.25), y[2], S::fma(S::splat(0.5), y[1], y[0]))),
+                S::fma(S::splat(-8.0), y[3], S::fma(S::splat(4.0), y[2], S::fma(S::splat(-2.0), y[1], y[0]))),
+                y[3],
+            ]
+        }
+    }
 }
 
 /// F(2, 3) at 0, 1, -1, ∞: 4/9 of the multiplications; its packed weights are 4/9 of those of [`F4`].
@@ -110,6 +130,14 @@ impl Transform for F2 {
         unsafe {
             let zero = S::zero();
             [S::add(S::add(m[0], m[1]), m[2]), S::sub(S::sub(m[1], m[2]), m[3]), zero, zero]
+        }
+    }
+    #[inline(always)]
+    unsafe fn output_adjoint<S: Simd>(y: &[S::V; LONGEST]) -> [S::V; LONGEST] {
+        // SAFETY: as for this function.
+        unsafe {
+            let zero = S::zero();
+            [y[0], S::add(y[0], y[1]), S::sub(y[0], y[1]), S::sub(zero, y[1]), zero, zero]
         }
     }
 }

@@ -7,9 +7,10 @@ use super::direct::Tap;
 use super::image::Image;
 use crate::backend::Array;
 use crate::backend::cpu::micro::{PANEL, row_blocks, with_rows};
-use crate::backend::cpu::simd::{Body, Simd, dispatch};
+use crate::backend::cpu::simd::{Body, LANES, Simd, dispatch};
 use crate::backend::cpu::{Cpu, SharedMut, Tasks};
 use crate::backend::host::HostTensor;
+use rayon::prelude::*;
 
 /// Pixels of a block: few enough that the block's input stays in L2 for all output panels.
 const PIXELS: usize = 64;
@@ -33,6 +34,20 @@ pub(crate) fn accumulate(
         let run = Run { taps, stride, x, dy, dw, db, zeros: &zeros, tasks: &tasks, scratch };
         // SAFETY: the gradients have the extents checked above, and each (panel, tap) is one task's.
         unsafe { dispatch(cpu.isa(), run) };
+    });
+}
+
+/// Adds the sum of `dy` over its pixels to `db`, (c_out).
+pub(crate) fn accumulate_bias(cpu: &Cpu, dy: &HostTensor<f32>, db: &mut [f32]) {
+    let c = db.len();
+    cpu.install(|| {
+        db.par_chunks_mut(LANES).enumerate().for_each(|(block, db)| {
+            let mut sums = [0.0f64; LANES];
+            for pixel in dy.chunks_exact(c) {
+                sums.iter_mut().zip(&pixel[block * LANES..]).for_each(|(sum, dy)| *sum += f64::from(*dy));
+            }
+            db.iter_mut().zip(sums).for_each(|(db, sum)| *db += sum as f32);
+        });
     });
 }
 

@@ -37,24 +37,19 @@ impl<T: Transform> Winograd<T> {
         let width = PANEL * cpu.isa().lanes();
         let panels = c_out.div_ceil(width);
         let mut u = cpu.alloc(Shape::flat(T::INPUTS * T::INPUTS * panels * c_in * width));
-        let (g, tasks, out) = (T::filter(), Tasks::new(panels * c_in.div_ceil(LANES)), SharedMut::new(&mut u));
-        cpu.each_worker(0, |_| {
-            while let Some(task) = tasks.take() {
-                let (panel, block) = (task % panels, task / panels);
-                for c in (block * LANES..c_in).take(LANES) {
-                    let mut rows = [[0.0; PANEL * LANES]; LONGEST * LONGEST];
-                    for o in (panel * width..c_out).take(width) {
-                        transform_filter::<T>(&g, &tap(o, c), |xi, u| rows[xi][o % width] = u as f32);
-                    }
-                    for (xi, row) in rows.iter().enumerate().take(T::INPUTS * T::INPUTS) {
-                        // SAFETY: row (xi, panel, c) is inside the array, and this task's alone.
-                        unsafe {
-                            let u = out.ptr().add(((xi * panels + panel) * c_in + c) * width);
-                            u.copy_from_nonoverlapping(row.as_ptr(), width);
-                        }
-                    }
-                }
-            }
+        let (tasks, out) = (Tasks::new(panels * c_in.div_ceil(LANES)), SharedMut::new(&mut u));
+        cpu.each_worker(T::INPUTS * T::INPUTS * LANES * width, |scratch| {
+            let pack = Pack {
+                extents: (c_in, c_out),
+                panels,
+                tap: &tap,
+                u: out,
+                tasks: &tasks,
+                scratch,
+                transform: PhantomData::<T>,
+            };
+            // SAFETY: the array has the extents of the layer, and each panel of some input channels is one task's.
+            unsafe { dispatch(cpu.isa(), pack) };
         });
         Self { c_in, c_out, u, zeros: vec![0.0; c_in], transform: PhantomData }
     }
@@ -79,14 +74,62 @@ impl<T: Transform> Winograd<T> {
     }
 }
 
-/// Gives each entry of G w Gᵀ, with its index, to `put`.
-fn transform_filter<T: Transform>(g: &[[f64; 3]; LONGEST], w: &[f32; 9], mut put: impl FnMut(usize, f64)) {
-    let w = w.map(f64::from);
-    for i in 0..T::INPUTS {
-        let row: [f64; 3] = from_fn(|s| g[i][0] * w[s] + g[i][1] * w[3 + s] + g[i][2] * w[6 + s]);
-        for j in 0..T::INPUTS {
-            put(i * T::INPUTS + j, row[0] * g[j][0] + row[1] * g[j][1] + row[2] * g[j][2]);
+/// U = G g Gᵀ, in f64, for 16 input channels and a panel of output channels at a time; then as many rows for each entry are
+/// together in U.
+struct Pack<'a, T, F> {
+    /// (c_in, c_out)
+    extents: (usize, usize),
+    panels: usize,
+    tap: &'a F,
+    u: SharedMut<'a>,
+    tasks: &'a Tasks,
+    /// (INPUTS², 16, panel width)
+    scratch: &'a mut [f32],
+    transform: PhantomData<T>,
+}
+
+/// A number for each output channel of a panel.
+type Wide = [f64; PANEL * LANES];
+
+impl<T: Transform, F: Fn(usize, usize) -> [f32; 9] + Sync> Body for Pack<'_, T, F> {
+    #[inline(always)]
+    unsafe fn run<S: Simd, const MR: usize>(self) {
+        let (width, (c_in, c_out), g) = (PANEL * S::W, self.extents, T::filter());
+        while let Some(task) = self.tasks.take() {
+            let (panel, first) = (task % self.panels, task / self.panels * LANES);
+            for c in 0..LANES {
+                let mut w: [Wide; 9] = [[0.0; PANEL * LANES]; 9];
+                for o in (panel * width..c_out).take(width) {
+                    let taps = (self.tap)(o, first + c);
+                    (0..9).for_each(|k| w[k][o % width] = f64::from(taps[k]));
+                }
+                for i in 0..T::INPUTS {
+                    let mut half: [Wide; 3] = [[0.0; PANEL * LANES]; 3]; // half[s]: (G g)[i][s]
+                    for s in 0..3 {
+                        for o in 0..width {
+                            half[s][o] = g[i][0] * w[s][o] + g[i][1] * w[3 + s][o] + g[i][2] * w[6 + s][o];
+                        }
+                    }
+                    for j in 0..T::INPUTS {
+                        let u = &mut self.scratch[((i * T::INPUTS + j) * LANES + c) * width..][..width];
+                        for o in 0..width {
+                            u[o] = (half[0][o] * g[j][0] + half[1][o] * g[j][1] + half[2][o] * g[j][2]) as f32;
+                        }
+                    }
+                }
+            }
+            for (xi, rows) in self.scratch.chunks_exact(LANES * width).enumerate() {
+                // SAFETY: 16 rows from (xi, panel, first) on are inside the array, aligned as rows are, and this task's alone.
+                unsafe {
+                    let u = self.u.ptr().add(((xi * self.panels + panel) * c_in + first) * width);
+                    for k in (0..rows.len()).step_by(S::W) {
+                        S::stream(u.add(k), S::load(rows.as_ptr().add(k)));
+                    }
+                }
+            }
         }
+        // SAFETY: `dispatch` has checked the instruction set.
+        unsafe { S::fence() };
     }
 }
 

@@ -5,10 +5,8 @@ use crate::backend::cpu::simd::{LANES, Simd};
 use crate::backend::cpu::{Cpu, SharedMut};
 use crate::backend::host::HostTensor;
 use crate::backend::{Array, Backend, Shape};
-use crate::ops::conv2d::direct;
 use crate::ops::conv2d::epilogue::Bias;
 use crate::ops::conv2d::image::Image;
-use crate::ops::conv2d::vjp_params;
 use crate::ops::conv2d::winograd::{LARGEST, Sink};
 use crate::ops::{Concat, Conv2d, Upsample};
 
@@ -90,6 +88,6 @@ impl Merge for Cpu {
         db: &mut HostTensor<f32>,
     ) {
         assert_eq!(k.spec().stride, 1, "merge by {:?}", k.spec());
-        vjp_params::accumulate(self, &direct::window(), 1, &Image::merged(x, skip), dy, dw, Some(db));
+        k.add_gradients(self, &Image::merged(x, skip), dy, dw, db);
     }
 }

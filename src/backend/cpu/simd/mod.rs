@@ -88,6 +88,16 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn load(p: *const f32) -> Self::V;
     /// `W` values to `p`, of any alignment.
     unsafe fn store(p: *mut f32, v: Self::V);
+    /// `W` values to `p`, aligned to the vector, past the caches where the target can: for what is not read soon. Others see
+    /// them after [`Simd::fence`].
+    #[inline(always)]
+    unsafe fn stream(p: *mut f32, v: Self::V) {
+        // SAFETY: as for this function.
+        unsafe { Self::store(p, v) }
+    }
+    /// Orders earlier [`Simd::stream`]s before later stores.
+    #[inline(always)]
+    unsafe fn fence() {}
     /// All lanes `x`.
     unsafe fn splat(x: f32) -> Self::V;
     /// a + b

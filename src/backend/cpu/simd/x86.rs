@@ -39,6 +39,7 @@ impl Simd for Avx2 {
     intrinsics! {
         load(p: *const f32) -> __m256 = _mm256_loadu_ps(p);
         store(p: *mut f32, v: __m256) = _mm256_storeu_ps(p, v);
+        stream(p: *mut f32, v: __m256) = _mm256_stream_ps(p, v);
         splat(x: f32) -> __m256 = _mm256_set1_ps(x);
         add(a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
         sub(a: __m256, b: __m256) -> __m256 = _mm256_sub_ps(a, b);
@@ -49,6 +50,10 @@ impl Simd for Avx2 {
         fma(a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fmadd_ps(a, b, c);
         round(a: __m256) -> __m256 = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
         prefetch(p: *const f32) = _mm_prefetch::<_MM_HINT_T1>(p.cast());
+    }
+    #[inline(always)]
+    unsafe fn fence() {
+        _mm_sfence();
     }
     #[inline(always)]
     unsafe fn scale2(a: __m256, n: __m256) -> __m256 {
@@ -83,9 +88,14 @@ impl Simd for Avx512 {
         // SAFETY: the caller has checked that the machine has the features.
         unsafe { with_features(body) }
     }
+    #[inline(always)]
+    unsafe fn fence() {
+        _mm_sfence();
+    }
     intrinsics! {
         load(p: *const f32) -> __m512 = _mm512_loadu_ps(p);
         store(p: *mut f32, v: __m512) = _mm512_storeu_ps(p, v);
+        stream(p: *mut f32, v: __m512) = _mm512_stream_ps(p, v);
         splat(x: f32) -> __m512 = _mm512_set1_ps(x);
         add(a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
         sub(a: __m512, b: __m512) -> __m512 = _mm512_sub_ps(a, b);
