@@ -3,7 +3,8 @@
 use diem::backend::Shape;
 use diem::backend::cpu::{Cpu, Options};
 use diem::backend::timed::{Roofline, Stage, Timed};
-use diem::check::bench::{self, BenchRow, Sizes, Unit, levels, step};
+use diem::check::bench::{self, BenchRow, Sizes, Unit, levels, step, training};
+use diem::data::checkpoint::{Kind, Metadata};
 use diem::diffusion::Model;
 use diem::nn::UNetConfig;
 
@@ -179,4 +180,18 @@ fn steps_of_the_emulated_device_are_replayed_without_allocation() {
 fn resident_memory_is_known() {
     let page_of_this_test = 1 << 20;
     assert!(step::peak_resident().unwrap() > page_of_this_test);
+}
+
+#[test]
+fn a_training_step_counts_all_three_passes() {
+    let (config, image) = (UNetConfig::preset("small").unwrap(), Shape::new(2, 16, 16, 3));
+    let flops = config.flops(16, 16);
+    assert!(flops.params > 0.8 * flops.forward && flops.params < flops.forward);
+    let metadata = Metadata::new(Kind::UNet(config));
+    let row = training::run(&cpu(), &metadata, image, Some(flops), (2, 0)).unwrap();
+    assert_eq!((row.what.as_str(), row.batch, row.fresh), ("training step", 2, 0));
+    assert_eq!(row.flops, Some(2.0 * (flops.forward + flops.vjp + flops.params)));
+    assert!(row.seconds >= row.fastest && row.fastest > 0.0);
+    let gaussian = Metadata { height: Some(16), width: Some(16), ..Metadata::new(Kind::Gaussian { channels: 3 }) };
+    assert!(training::run(&cpu(), &gaussian, image, None, (1, 0)).is_err());
 }

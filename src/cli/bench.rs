@@ -8,8 +8,8 @@ use crate::backend::Shape;
 use crate::backend::cuda::kernels::BUILD;
 use crate::backend::timed::{Roofline, Timed};
 use crate::check::bench::step::{self, StepRow, StepSettings};
-use crate::check::bench::{self, BenchRow, Sizes, Unit, levels};
-use crate::data::checkpoint::Kind as Network;
+use crate::check::bench::{self, BenchRow, Sizes, Unit, levels, training};
+use crate::data::checkpoint::{Kind as Network, Metadata};
 use crate::data::{Checkpoint, atomic};
 use crate::diffusion::model::Model;
 use crate::nn::UNetConfig;
@@ -33,6 +33,9 @@ pub struct Args {
     /// Images of the batch [default: 4 on the CPU, 256 on a GPU, 1 emulated, where ops have the sizes of `check`]
     #[arg(long, value_parser = count)]
     batch: Option<usize>,
+    /// Time a step of training instead: loss, gradients, clipping, Adam and moving average
+    #[arg(long, requires = "model", conflicts_with = "iterations")]
+    training: bool,
     /// Iterations of the MMPS solve
     #[arg(long, default_value_t = 1, value_parser = count)]
     iterations: usize,
@@ -88,8 +91,10 @@ impl Job for Bench<'_> {
             let filter = args.ops.as_deref().unwrap_or("");
             report["ops"] = table.rows(out, |row| bench::run(filter, sizes, backend, &roof, row))?;
         }
-        if let Some(name) = &args.model {
-            args.network(backend, name, batch, &table, out, &mut report)?;
+        match &args.model {
+            Some(name) if args.training => args.training(backend, name, batch, &table, out, &mut report)?,
+            Some(name) => args.network(backend, name, batch, &table, out, &mut report)?,
+            None => {}
         }
         if let Some(path) = &args.json {
             atomic::write_bytes(path, format!("{report:#}\n").as_bytes())?;
@@ -169,23 +174,51 @@ impl Args {
         if let Some(target) = target {
             say(out, format_args!("target: {target:.0} images/s at a batch of 256"))?;
         }
-        let (pool, resident) = (backend.memory().peak, step::peak_resident());
-        let mib = |bytes: usize| bytes >> 20;
-        let process = resident.map_or("unknown".to_owned(), |bytes| format!("{} MiB", mib(bytes)));
-        say(
-            out,
-            format_args!("\npeak memory: process {process}, pooled arrays with packed weights {} MiB", mib(pool)),
-        )?;
-
         report["model"] = name.into();
         report["iterations"] = iterations.into();
         report["seconds_per_image"] = last.seconds_per_image().into();
         report["images_per_second"] = last.images_per_second.into();
         report["target_images_per_second"] = target.into();
+        report["steps"] = json!(steps);
+        Self::memory(backend, out, report)
+    }
+
+    /// What has been in memory at most.
+    fn memory<B: Ops>(backend: &B, out: &mut dyn Write, report: &mut Value) -> Result<()> {
+        let (pool, resident) = (backend.memory().peak, step::peak_resident());
+        let mib = |bytes: usize| bytes >> 20;
+        let process = resident.map_or("unknown".to_owned(), |bytes| format!("{} MiB", mib(bytes)));
         report["peak_resident_bytes"] = resident.into();
         report["pool_peak_bytes"] = pool.into();
-        report["steps"] = json!(steps);
-        Ok(())
+        say(out, format_args!("\npeak memory: process {process}, pooled arrays with packed weights {} MiB", mib(pool)))
+    }
+
+    fn training<B: TrainingOps>(
+        &self,
+        backend: &B,
+        name: &str,
+        batch: usize,
+        table: &Table<'_>,
+        out: &mut dyn Write,
+        report: &mut Value,
+    ) -> Result<()> {
+        let metadata = match UNetConfig::preset(name) {
+            Some(config) => Metadata::new(Network::UNet(config)),
+            None => Self::checkpoint(name)?.metadata().clone(),
+        };
+        let image = metadata.image().unwrap_or(Shape::new(1, self.size, self.size, metadata.channels())).with_n(batch);
+        let flops = match &metadata.kind {
+            Network::UNet(config) => Some(config.flops(image.h, image.w)),
+            _ => None,
+        };
+        say(out, format_args!("\n{name}, {image:?}"))?;
+        let row = training::run(backend, &metadata, image, flops, (self.repeat, self.init_seed))?;
+        say(out, StepRow::head(table.unit))?;
+        say(out, row.line(table.unit, table.roof))?;
+        report["model"] = name.into();
+        report["seconds_per_image"] = row.seconds_per_image().into();
+        report["steps"] = json!([row]);
+        Self::memory(backend, out, report)
     }
 
     fn model<B: Ops>(&self, backend: &B, name: &str) -> Result<Model<B>> {
@@ -193,13 +226,17 @@ impl Args {
             let image = Shape::new(1, self.size, self.size, config.in_channels);
             return Model::initial(backend, config, image, true, self.init_seed);
         }
+        let checkpoint = Self::checkpoint(name)?;
+        let metadata = checkpoint.metadata();
+        let image = metadata.image().unwrap_or(Shape::new(1, self.size, self.size, metadata.channels()));
+        Model::load(backend, &checkpoint, image, true)
+    }
+
+    fn checkpoint(name: &str) -> Result<Checkpoint> {
         let path = Path::new(name);
         if !path.exists() {
             return Err(Error::mismatch("--model", "cifar, mri, small or a checkpoint", format!("'{name}'")));
         }
-        let checkpoint = Checkpoint::open(path)?;
-        let metadata = checkpoint.metadata();
-        let image = metadata.image().unwrap_or(Shape::new(1, self.size, self.size, metadata.channels()));
-        Model::load(backend, &checkpoint, image, true)
+        Checkpoint::open(path)
     }
 }

@@ -17,6 +17,7 @@ mod observe;
 mod options;
 mod progress;
 mod sample;
+mod train;
 mod usage;
 
 use crate::{Error, Result};
@@ -38,6 +39,8 @@ enum Command {
     Fit(fit::Args),
     /// Draw samples of a prior, or of the posterior of each observation, into a folder
     Sample(sample::Args),
+    /// Learn a prior from clean data, into a folder
+    Train(train::Args),
     /// Call the denoiser, its VJP or the posterior denoiser on arrays
     Denoise(denoise::Args),
     /// Check every op: finite differences, adjoints, device against the f64 definition; and the samplers' error
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Fit(args) => args.run(&mut out),
         Command::Sample(args) => args.run(&mut out),
+        Command::Train(args) => args.run(&mut out),
         Command::Denoise(args) => args.run(&mut out),
         Command::Check(args) => args.run(&mut out),
         Command::Bench(args) => args.run(&mut out),

@@ -243,6 +243,7 @@ pub fn unit(text: &str) -> std::result::Result<f64, String> {
     number(text, |x| (0.0..=1.0).contains(&x), "a number from 0 to 1")
 }
 
-fn number(text: &str, valid: impl Fn(f64) -> bool, expected: &str) -> std::result::Result<f64, String> {
+/// A finite number that is `valid`.
+pub fn number(text: &str, valid: impl Fn(f64) -> bool, expected: &str) -> std::result::Result<f64, String> {
     text.parse().ok().filter(|x: &f64| x.is_finite() && valid(*x)).ok_or_else(|| expected.to_owned())
 }

@@ -36,12 +36,16 @@ impl Progress {
     }
     /// `done` parts, with the finished share of those under way.
     pub fn update(&mut self, done: f64) {
+        self.update_with(done, "");
+    }
+    /// The same, with something else to tell.
+    pub fn update_with(&mut self, done: f64, note: &str) {
         if let Some(bar) = &self.bar {
             bar.set_position((done * FINE) as u64);
-            bar.set_message(self.line(done));
+            bar.set_message(self.line(done, note));
         } else if self.told.elapsed() >= LINE_EVERY {
             self.told = Instant::now();
-            let _ = writeln!(std::io::stderr(), "{}", self.line(done)); // nobody may be listening
+            let _ = writeln!(std::io::stderr(), "{}", self.line(done, note)); // nobody may be listening
         }
     }
     /// Removes the bar.
@@ -51,12 +55,13 @@ impl Progress {
         }
     }
 
-    fn line(&self, done: f64) -> String {
+    fn line(&self, done: f64, note: &str) -> String {
         let rate = (done - self.before as f64) / self.start.elapsed().as_secs_f64();
         let left = Duration::from_secs_f64(((self.total as f64 - done) / rate.max(1e-9)).min(1e9));
         let left = if rate > 0.0 { duration(left) } else { "?".to_owned() };
         let (prefix, what, unit) = &self.words;
-        format!("{prefix}{} of {} {what}, {rate:.2} {unit}, {left} left", done as usize, self.total)
+        let comma = if note.is_empty() { "" } else { ", " };
+        format!("{prefix}{} of {} {what}, {rate:.2} {unit}, {left} left{comma}{note}", done as usize, self.total)
     }
 }
 

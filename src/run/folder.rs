@@ -194,7 +194,7 @@ fn inspect(path: &Path, identity: &Map<String, Value>) -> Result<Option<Value>> 
 }
 
 /// The JSON in a part of a file; `None` where there is no such file.
-fn read_json(path: &Path, part: impl Fn(&str) -> &str) -> Result<Option<Value>> {
+pub(super) fn read_json(path: &Path, part: impl Fn(&str) -> &str) -> Result<Option<Value>> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -205,7 +205,7 @@ fn read_json(path: &Path, part: impl Fn(&str) -> &str) -> Result<Option<Value>> 
 }
 
 /// Compares identities entry by entry, so that the message names what differs.
-fn same_run(path: &Path, identity: &Map<String, Value>, found: Option<&Map<String, Value>>) -> Result<()> {
+pub(super) fn same_run(path: &Path, identity: &Map<String, Value>, found: Option<&Map<String, Value>>) -> Result<()> {
     let place = || format!("--out {}: belongs to another run", path.display());
     let found = found.ok_or_else(|| Error::mismatch(place(), "its settings", "none"))?;
     for (key, expected) in identity {

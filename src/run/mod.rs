@@ -1,4 +1,5 @@
-//! What one sampling run is: its samples batch by batch, a folder that survives interruption, results to look at.
+//! What one run is: its samples batch by batch, or its steps of training; a folder that survives interruption; results to
+//! look at.
 
 pub mod batch_size;
 mod digest;
@@ -7,6 +8,7 @@ pub mod moments;
 pub mod results;
 pub mod sampling;
 pub mod summary;
+pub mod training;
 
 pub use digest::digest;
 pub use folder::{Batch, Claim, Failure, Folder};

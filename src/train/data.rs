@@ -4,6 +4,7 @@ use crate::backend::Shape;
 use crate::data::npy::Header;
 use crate::data::place::Place;
 use crate::data::{DType, Samples};
+use crate::prior::Rows;
 use crate::{Error, Result};
 use memmap2::Mmap;
 use std::fs::File;
@@ -13,12 +14,12 @@ use std::path::Path;
 pub struct Data {
     /// (1, H, W, C)
     image: Shape,
-    rows: Rows,
+    rows: Source,
     /// The rows that are there, where some are not.
     kept: Option<Vec<u32>>,
 }
 
-enum Rows {
+enum Source {
     Memory(Vec<f32>),
     /// The file, and the bytes before the first row.
     File(Mmap, usize),
@@ -27,7 +28,7 @@ enum Rows {
 impl Data {
     /// Samples in memory.
     pub fn new(samples: Samples<f32>) -> Self {
-        Self { image: samples.shape.with_n(1), rows: Rows::Memory(samples.data), kept: None }
+        Self { image: samples.shape.with_n(1), rows: Source::Memory(samples.data), kept: None }
     }
 
     /// The rows of a float32 `.npy`, (N, H, W, C) or (N, D), which stay in the file.
@@ -52,7 +53,7 @@ impl Data {
         // SAFETY: the map is only read. Another process that truncates the file meanwhile would end this one by a signal;
         // one that rewrites it gives other numbers, never an invalid value.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| place.read_error(e))?;
-        Ok(Self { image, rows: Rows::File(map, header.offset as usize), kept: None })
+        Ok(Self { image, rows: Source::File(map, header.offset as usize), kept: None })
     }
 
     /// Extents of a sample, (1, H, W, C).
@@ -90,14 +91,27 @@ impl Data {
         let data = (rest..rest + count).flat_map(|n| self.row(n)).copied().collect();
         let all: Vec<u32> = self.kept.take().unwrap_or_else(|| (0..(rest + count) as u32).collect());
         self.kept = Some(all[..rest].to_vec());
-        Self { image: self.image, rows: Rows::Memory(data), kept: None }
+        Self { image: self.image, rows: Source::Memory(data), kept: None }
     }
 
     fn values(&self) -> &[f32] {
         match &self.rows {
-            Rows::Memory(values) => values,
-            Rows::File(map, offset) => bytemuck::cast_slice(&map[*offset..]),
+            Source::Memory(values) => values,
+            Source::File(map, offset) => bytemuck::cast_slice(&map[*offset..]),
         }
+    }
+}
+
+impl Rows for Data {
+    fn count(&self) -> usize {
+        self.len()
+    }
+    fn width(&self) -> usize {
+        self.image.row()
+    }
+    fn read(&mut self, first: usize, x: &mut [f32]) -> Result<()> {
+        x.chunks_exact_mut(self.image.row()).zip(first..).for_each(|(x, n)| x.copy_from_slice(self.row(n)));
+        Ok(())
     }
 }
 

@@ -21,4 +21,4 @@ pub use augmentation::Augmentation;
 pub use data::Data;
 pub use schedule::Schedule;
 pub use settings::Settings;
-pub use trainer::{Initial, StepReport, Trainer};
+pub use trainer::{EpochMeans, Initial, StepReport, Trainer};

@@ -1,7 +1,7 @@
 //! A trainer's state in a file: killed and started again, it goes on bit by bit.
 
 use super::settings::Settings;
-use super::trainer::Trainer;
+use super::trainer::{EpochMeans, Trainer};
 use crate::data::atomic;
 use crate::data::checkpoint::Metadata;
 use crate::nn::Params;
@@ -25,6 +25,7 @@ const KEY: &str = "diem-training";
 struct Progress {
     step: u64,
     total: u64,
+    means: EpochMeans,
     settings: Settings,
     model: Metadata,
 }
@@ -38,6 +39,7 @@ impl<B: TrainingOps> Trainer<'_, B> {
         let progress = Progress {
             step: self.step,
             total: self.total,
+            means: self.means,
             settings: self.settings.clone(),
             model: self.metadata.clone(),
         };
@@ -94,7 +96,7 @@ impl<B: TrainingOps> Trainer<'_, B> {
                 *params.get_mut(id) = loaded.next().expect("one for each");
             }
         }
-        self.step = found.step;
+        (self.step, self.means) = (found.step, found.means);
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use crate::ops::dropout::Masks;
 use crate::ops::noise::{Purpose, Stream};
 use crate::{Error, Result};
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -40,6 +40,32 @@ pub struct StepReport {
     pub gradient_norm: f64,
     /// The learning rate.
     pub lr: f64,
+    /// Whether it is the last of its epoch: then [`Trainer::epoch_means`] are those of all of it.
+    pub ends_epoch: bool,
+}
+
+/// The means over the steps of an epoch so far, whoever did them: they are part of a saved state.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct EpochMeans {
+    /// Its number, from 0.
+    pub epoch: u64,
+    /// Steps so far.
+    pub steps: u64,
+    /// The loss.
+    pub loss: f64,
+    /// The gradient's global norm.
+    pub gradient_norm: f64,
+}
+
+impl EpochMeans {
+    /// The means with one step more.
+    fn with(self, report: &StepReport) -> Self {
+        let before = if self.epoch == report.epoch { self } else { Self { epoch: report.epoch, ..Self::default() } };
+        let steps = before.steps + 1;
+        let mean = |mean: f64, x: f64| mean + (x - mean) / steps as f64;
+        let (loss, gradient_norm) = (mean(before.loss, report.loss), mean(before.gradient_norm, report.gradient_norm));
+        Self { epoch: report.epoch, steps, loss, gradient_norm }
+    }
 }
 
 /// A network under training on a device.
@@ -54,6 +80,7 @@ pub struct Trainer<'a, B: TrainingOps> {
     pub(super) settings: Settings,
     pub(super) total: u64,
     pub(super) step: u64,
+    pub(super) means: EpochMeans,
     pub(super) weights: Params<B>,
     /// The moving average, unless the weights themselves are the model.
     pub(super) average: Option<Params<B>>,
@@ -103,6 +130,7 @@ impl<'a, B: TrainingOps> Trainer<'a, B> {
             image: image.with_n(1),
             total,
             step: 0,
+            means: EpochMeans::default(),
             average: (settings.ema > 0.0).then(zeros),
             moments: [zeros(), zeros()],
             weights,
@@ -124,12 +152,20 @@ impl<'a, B: TrainingOps> Trainer<'a, B> {
         for moments in &mut self.moments {
             moments.layout().ids().for_each(|id| self.backend.fill(moments.get_mut(id), 0.0));
         }
-        self.step = 0;
+        (self.step, self.means) = (0, EpochMeans::default());
     }
 
     /// Steps done since the beginning, or since [`Trainer::restart`].
     pub fn steps(&self) -> u64 {
         self.step
+    }
+    /// The means of the epoch under way, or just ended.
+    pub fn epoch_means(&self) -> EpochMeans {
+        self.means
+    }
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
     /// Steps in all.
     pub fn total_steps(&self) -> u64 {
@@ -199,8 +235,9 @@ impl<'a, B: TrainingOps> Trainer<'a, B> {
             }
         }
         let loss = each.iter().sum::<f64>() / each.len() as f64;
-        let report = StepReport { step: self.step, epoch, loss, gradient_norm, lr: adam.lr };
-        self.step += 1;
+        let ends_epoch = number as u64 + 1 == per_epoch;
+        let report = StepReport { step: self.step, epoch, loss, gradient_norm, lr: adam.lr, ends_epoch };
+        (self.step, self.means) = (self.step + 1, self.means.with(&report));
         Ok(report)
     }
 

@@ -16,6 +16,7 @@ mod record;
 mod sampling;
 mod sanitizers;
 mod seeded_bugs;
+mod trainer;
 mod training;
 mod unet;
 mod vector;

@@ -4,6 +4,7 @@ pub mod levels;
 pub mod row;
 pub mod step;
 mod targets;
+pub mod training;
 
 pub use row::{BenchRow, Unit};
 

@@ -135,7 +135,8 @@ impl Case for MlpCase {
         let layout = self.config.layout();
         let mlp = Mlp::new(at.backend, &self.config, |id| &at.x[PARAMS + id.index()]);
         let products: usize = self.config.widths().map(|(c_in, c_out)| c_in * c_out).sum();
-        let flops = Flops { forward: 2.0 * products as f64, vjp: 2.0 * products as f64 };
+        let products = 2.0 * products as f64;
+        let flops = Flops { forward: products, vjp: products, params: products };
         Ok(run(&mlp, &layout, self.rows, 0.0, flops, at, probe))
     }
 }
