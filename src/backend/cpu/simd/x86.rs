@@ -53,7 +53,8 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn fence() {
-        _mm_sfence();
+        // SAFETY: every x86-64 processor has it.
+        unsafe { _mm_sfence() };
     }
     #[inline(always)]
     unsafe fn scale2(a: __m256, n: __m256) -> __m256 {
@@ -90,7 +91,8 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn fence() {
-        _mm_sfence();
+        // SAFETY: every x86-64 processor has it.
+        unsafe { _mm_sfence() };
     }
     intrinsics! {
         load(p: *const f32) -> __m512 = _mm512_loadu_ps(p);
