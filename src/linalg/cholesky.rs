@@ -84,6 +84,10 @@ impl Cholesky {
         self.solve_lower(&mut inverse);
         inverse.transpose_times(&inverse)
     }
+    /// L, 0 above its diagonal.
+    pub fn into_lower(self) -> Matrix {
+        Matrix::from_fn(self.0.rows, self.0.rows, |i, j| if j <= i { self.0[(i, j)] } else { 0.0 })
+    }
     /// ln det A.
     pub fn log_det(&self) -> f64 {
         2.0 * (0..self.0.rows).map(|i| self.0[(i, i)].ln()).sum::<f64>()
@@ -143,6 +147,9 @@ mod tests {
         let eigen = crate::linalg::symmetric_eigen(a.clone());
         let expected: f64 = eigen.values.iter().map(|v| v.ln()).sum();
         assert!((cholesky.log_det() - expected).abs() < 1e-13, "{} {expected}", cholesky.log_det());
+        let lower = cholesky.clone().into_lower();
+        let product = lower.times_transpose(&lower);
+        assert!(product.as_slice().iter().zip(a.as_slice()).all(|(p, a)| (p - a).abs() < 1e-14));
         let mut b = random(6, 3, 3);
         let rhs = b.clone();
         cholesky.solve_lower(&mut b);

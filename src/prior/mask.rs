@@ -49,6 +49,12 @@ impl<'a> MaskSystem<'a> {
         (w, left)
     }
 
+    /// Mean w and covariance K⁻¹ of the factors given the residuals of all D elements, of which only those observed count.
+    pub fn factors(&self, residual: &[f64]) -> (Vec<f64>, Matrix) {
+        let r: Vec<f64> = self.observed.iter().map(|&i| residual[i]).collect();
+        (self.regression(&r).0, self.k.inverse())
+    }
+
     /// H U.
     fn damped(&self) -> Matrix {
         let factor = self.gaussian.factor();

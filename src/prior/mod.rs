@@ -8,6 +8,7 @@ mod ddim;
 mod dense;
 mod draw;
 mod evidence;
+mod factors;
 mod fit;
 mod mask;
 mod moments;
