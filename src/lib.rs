@@ -13,13 +13,14 @@
 //! - [`train`]: denoising score matching: the trainer of a network.
 //! - [`prior`]: the Gaussian prior: fitted to observations by EM, exactly conditioned on them.
 //! - [`em`]: expectation maximization: from observations to a prior.
-//! - [`data`]: files. [`metrics`]: distances between samples, calibration. [`run`]: the folder of a sampling run. [`check`]: self-tests
-//!   and timings. [`cli`]: the command line.
+//! - [`data`]: files. [`metrics`]: distances between samples, calibration. [`plot`]: charts. [`compare`]: the paper's comparisons.
+//!   [`run`]: the folder of a sampling run. [`check`]: self-tests and timings. [`cli`]: the command line.
 #![warn(missing_docs)]
 
 pub mod backend;
 pub mod check;
 pub mod cli;
+pub mod compare;
 pub mod data;
 pub mod diffusion;
 pub mod em;
@@ -29,6 +30,7 @@ pub mod metrics;
 pub mod nn;
 pub mod operators;
 pub mod ops;
+pub mod plot;
 pub mod posterior;
 pub mod prior;
 pub mod run;

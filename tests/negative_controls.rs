@@ -6,29 +6,20 @@ mod toys;
 use diem::Result;
 use diem::backend::host::HostTensor;
 use diem::backend::reference::Reference;
-use diem::backend::{Array, Backend, Keep, Shape};
-use diem::diffusion::{Denoiser, Estimator, Sampler};
+use diem::backend::{Array, Backend, Shape};
+use diem::diffusion::{Estimator, Sampler};
 use diem::linalg::Matrix;
-use diem::operators::{DenseMatrix, Measurement, Operator};
+use diem::operators::{DenseMatrix, Measurement};
 use diem::ops::Vector;
 use diem::posterior::solvers::{Krylov, Solver};
 use diem::posterior::{Covariance, Mmps};
 use std::sync::Arc;
 use toys::exact::{CASES, CONVERGED, Case, D, Errors, IMAGE, plan, prior, propagated_errors};
+use toys::sabotage::{AsOne, HalvedSigma, WrongAdjoint, as_batch, as_one};
 
 /// Errors by 2M-SDE at 64 steps, with which the correct estimator passes above.
 fn spoilt_errors(case: Case, backend: &Reference, estimator: &mut dyn Estimator<Reference>) -> Errors {
     propagated_errors(case, backend, &plan(Sampler::TwoMSde, 64), estimator, prior().mean()).0
-}
-
-/// An estimator that takes σ for half of what it is.
-struct HalvedSigma<E>(E);
-
-impl<B: Backend, E: Estimator<B>> Estimator<B> for HalvedSigma<E> {
-    fn estimate(&mut self, backend: &B, x_t: &B::Tensor, sigma: &[f64]) -> Result<B::Tensor> {
-        let halved: Vec<f64> = sigma.iter().map(|sigma| 0.5 * sigma).collect();
-        self.0.estimate(backend, x_t, &halved)
-    }
 }
 
 #[test]
@@ -40,31 +31,6 @@ fn a_halved_sigma_is_caught() {
         let errors = spoilt_errors(case, &backend, &mut HalvedSigma(mmps));
         println!("{case:?}: {errors:?}");
         assert!(!errors.within(0.02), "{case:?}: {errors:?}");
-    }
-}
-
-/// The forward of one operator with the adjoint of another, times a factor.
-struct WrongAdjoint {
-    forward: Box<dyn Operator<Reference>>,
-    adjoint: Box<dyn Operator<Reference>>,
-    scale: f64,
-}
-
-impl Operator<Reference> for WrongAdjoint {
-    fn forward(&self, backend: &Reference, x: &HostTensor<f64>) -> HostTensor<f64> {
-        self.forward.forward(backend, x)
-    }
-    fn adjoint(&self, backend: &Reference, v: &HostTensor<f64>) -> HostTensor<f64> {
-        let mut x = self.adjoint.adjoint(backend, v);
-        x.iter_mut().for_each(|x| *x *= self.scale);
-        x
-    }
-    fn measured(&self, n: usize) -> Result<Shape> {
-        self.forward.measured(n)
-    }
-    fn gather(&self, backend: &Reference, index: &[usize]) -> Box<dyn Operator<Reference>> {
-        let [forward, adjoint] = [&self.forward, &self.adjoint].map(|operator| operator.gather(backend, index));
-        Box::new(Self { forward, adjoint, scale: self.scale })
     }
 }
 
@@ -83,64 +49,6 @@ fn a_wrong_adjoint_is_caught() {
         let errors = spoilt_errors(case, &backend, &mut mmps);
         println!("{errors:?}");
         assert!(!errors.within(0.02), "{errors:?}");
-    }
-}
-
-/// A batch that passes for one sample: its conjugate gradient has one α and one β for all.
-struct AsOne<T>(T);
-
-/// (N, H, W, C) as (1, N H, W, C).
-fn as_one(x: &HostTensor<f64>, backend: &Reference) -> HostTensor<f64> {
-    let shape = x.shape();
-    backend.copy(x).reshape(Shape::new(1, shape.n * shape.h, shape.w, shape.c))
-}
-
-/// (1, N H, W, C) as (N, H, W, C) for an `h`.
-fn as_batch(x: &HostTensor<f64>, h: usize, backend: &Reference) -> HostTensor<f64> {
-    let shape = x.shape();
-    backend.copy(x).reshape(Shape::new(shape.h / h, h, shape.w, shape.c))
-}
-
-impl Operator<Reference> for AsOne<Arc<dyn Operator<Reference>>> {
-    fn forward(&self, backend: &Reference, x: &HostTensor<f64>) -> HostTensor<f64> {
-        as_one(&self.0.forward(backend, &as_batch(x, IMAGE.h, backend)), backend)
-    }
-    fn adjoint(&self, backend: &Reference, v: &HostTensor<f64>) -> HostTensor<f64> {
-        as_one(&self.0.adjoint(backend, &as_batch(v, 1, backend)), backend) // vectors
-    }
-    fn measured(&self, _: usize) -> Result<Shape> {
-        unreachable!("the measurement exists")
-    }
-    fn gather(&self, _: &Reference, _: &[usize]) -> Box<dyn Operator<Reference>> {
-        unreachable!("the batch stays whole")
-    }
-}
-
-impl<D: Denoiser<Reference>> Denoiser<Reference> for AsOne<&D> {
-    type Condition = D::Condition;
-    type Saved = D::Saved;
-
-    fn condition(&self, backend: &Reference, sigma: &[f64], keep: Keep) -> D::Condition {
-        self.0.condition(backend, sigma, keep)
-    }
-    fn forward(
-        &self,
-        backend: &Reference,
-        x_t: &HostTensor<f64>,
-        condition: &D::Condition,
-        keep: Keep,
-    ) -> (HostTensor<f64>, Option<D::Saved>) {
-        let (x, saved) = self.0.forward(backend, &as_batch(x_t, IMAGE.h, backend), condition, keep);
-        (as_one(&x, backend), saved)
-    }
-    fn vjp(
-        &self,
-        backend: &Reference,
-        condition: &D::Condition,
-        saved: &D::Saved,
-        u: &HostTensor<f64>,
-    ) -> HostTensor<f64> {
-        as_one(&self.0.vjp(backend, condition, saved, &as_batch(u, IMAGE.h, backend)), backend)
     }
 }
 
@@ -182,8 +90,9 @@ fn a_scalar_shared_across_the_batch_is_caught() {
     assert!(errors.within(0.02), "a scalar for each sample: {errors:?}");
 
     let Measurement { y, variance, operator } = measurement;
-    let measurement = Measurement { y: as_one(&y, &backend), variance, operator: Arc::new(AsOne(operator)) };
-    let denoiser = AsOne(&prior);
+    let measurement =
+        Measurement { y: as_one(&y, &backend), variance, operator: Arc::new(AsOne::new(operator, IMAGE.h)) };
+    let denoiser = AsOne::new(&prior, IMAGE.h);
     let mmps = Mmps::new(&backend, &denoiser, &measurement, once, Covariance::Tweedie);
     let errors = spoilt_errors(case, &backend, &mut AmongOthers { estimator: mmps, as_one: true });
     println!("{errors:?}");

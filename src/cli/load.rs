@@ -52,7 +52,7 @@ impl<B: Ops> Loaded<B> {
         let image = image_of(&checkpoint, observations.as_ref(), model, image)?;
         let operator = observations.as_ref().map(|observations| observations.shared_operator(backend, image));
         let operator = operator.transpose()?.flatten();
-        let prior = posterior.prior_model.as_deref().map(|path| gaussian(backend, path, image)).transpose()?;
+        let prior = posterior.method.prior_model.as_deref().map(|path| gaussian(backend, path, image)).transpose()?;
         let model = Model::load(backend, &checkpoint, image, vjp || observations.is_some())?;
         Ok(Self { model, digest: digest(checkpoint.path())?, image, observations, operator, prior })
     }

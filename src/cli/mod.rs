@@ -4,7 +4,9 @@
 //! diverges.
 
 mod bench;
+mod calibrate;
 mod check;
+mod compare;
 mod corruption;
 mod demo;
 mod denoise;
@@ -51,6 +53,10 @@ enum Command {
     Info(info::Args),
     /// Make an observation file from images or a random manifold: random pixels deleted, or random projections
     Observe(observe::Args),
+    /// Test that posteriors are calibrated: coverage, ranks, TARP
+    Calibrate(calibrate::Args),
+    /// Reproduce comparisons of the paper
+    Compare(compare::Args),
     /// Restore real images with three quarters of their pixels deleted: no arguments needed
     Demo(demo::Args),
 }
@@ -98,6 +104,8 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => args.run(&mut out),
         Command::Info(args) => args.run(&mut out),
         Command::Observe(args) => args.run(&mut out),
+        Command::Calibrate(args) => args.run(&mut out),
+        Command::Compare(args) => args.run(&mut out),
         Command::Demo(args) => args.run(&mut out),
     };
     match result {

@@ -97,6 +97,14 @@ pub struct PosteriorOptions {
     /// What was measured: which pixels (mask), or a matrix per sample (dense)
     #[arg(long, value_enum)]
     pub operator: Option<OperatorKind>,
+    #[command(flatten)]
+    pub method: MethodOptions,
+}
+
+/// How the posterior is computed.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Posterior")]
+pub struct MethodOptions {
     /// Posterior denoiser
     #[arg(long, value_enum, default_value = "mmps")]
     pub method: Method,
@@ -123,7 +131,7 @@ pub struct PosteriorOptions {
     pub prior_model: Option<PathBuf>,
 }
 
-impl PosteriorOptions {
+impl MethodOptions {
     /// The method with its options.
     ///
     /// # Errors

@@ -71,7 +71,7 @@ impl Args {
 
     fn run_on<B: Ops>(&self, backend: &B, device: &About, out: &mut dyn Write) -> Result<Outcome> {
         let sampler = self.sampler.sampler()?;
-        let settings = self.posterior.settings()?;
+        let settings = self.posterior.method.settings()?;
         let loaded = Loaded::open(backend, &self.model, &self.posterior, None, false)?;
         let plan = loaded.plan(sampler, self.sampler.steps)?;
         let draws = self.draws.unwrap_or(1);
@@ -181,7 +181,7 @@ impl Args {
         if let Some(observations) = &loaded.observations {
             identity["observations"] = observations.digest().into();
             identity["draws"] = self.draws.unwrap_or(1).into();
-            identity["posterior"] = json!(self.posterior.settings()?);
+            identity["posterior"] = json!(self.posterior.method.settings()?);
             identity["operator"] = match observations.measured() {
                 Measured::Mask(_) => "mask",
                 Measured::Dense(_) => "dense",

@@ -23,7 +23,7 @@ pub fn observation_residual(observations: &Observations, samples: &Samples<f32>,
 }
 
 /// χ²/M of observation `n` and the sample that `x` begins with; 0 where nothing was measured.
-fn chi_square(observations: &Observations, n: usize, x: &[f32]) -> f64 {
+pub(super) fn chi_square(observations: &Observations, n: usize, x: &[f32]) -> f64 {
     let y = observations.y().row(n);
     let sigma_y = observations.noise()[n % observations.noise().len()];
     let (mut sum, mut count) = (0.0, 0);

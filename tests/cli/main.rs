@@ -2,6 +2,7 @@
 
 #[cfg(feature = "emulator")]
 mod device;
+mod judging;
 mod refusals;
 
 use diem::data::checkpoint::{Checkpoint, Kind, Metadata};

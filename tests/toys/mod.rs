@@ -2,6 +2,7 @@
 #![allow(dead_code)] // every test uses its part
 
 pub mod exact;
+pub mod sabotage;
 pub mod textbook;
 
 use diem::backend::host::{HostBackend, HostTensor};

@@ -7,25 +7,38 @@ use super::{Settings, Transport};
 /// λ falls by this factor from level to level.
 const FACTOR: f64 = 0.5;
 
-/// Iterations at every λ above the last at most, and the error that ends them sooner.
-const LEVEL: (usize, f64) = (20, 0.02);
+/// Iterations between two looks at the error, each of which costs one more.
+const LOOK: usize = 20;
 
-/// Iterations of every level before the scalings are over-relaxed: far from the solution that need not converge.
-const PLAIN: usize = 2;
+/// Iterations at every λ above the last, at most: they need not be solved well.
+const LEVEL: usize = LOOK;
 
-/// Over-relaxation of both scalings.
+/// Over-relaxation of both scalings: ω rises from 1, as 2 - 1/(1 + k) in iteration k, to this. Plain Sinkhorn, ω = 1, takes
+/// tens of thousands of iterations at λ = 1e-3 times the spread of the samples; this takes hundreds.
 ///
 /// # Reference
 /// Thibault, Chizat, Dossal and Papadakis, Overrelaxed Sinkhorn-Knopp algorithm for regularized optimal transport, 2021.
-const OMEGA: f64 = 1.5;
+const OMEGA: f64 = 1.98;
 
 /// Solves by alternate scalings of rows and columns.
 pub fn transport(cost: &Cost, settings: Settings) -> Transport {
+    let (mut since, mut before) = (0_u32, f64::INFINITY); // iterations since ω was 1, and the error at the last look
     let (mut potentials, iterations) = descend(cost, settings, |lambda, potentials, count| {
-        let omega = if count < PLAIN { 1.0 } else { OMEGA };
-        let sums = scale_rows(cost, lambda, potentials, omega);
-        scale_columns(cost, lambda, potentials, &sums.columns, omega);
-        deviation(&sums.rows).max(deviation(&sums.columns))
+        if !(count + 1).is_multiple_of(LOOK) {
+            since = if count == 0 { 1 } else { since + 1 };
+            let omega = (2.0 - 1.0 / f64::from(since)).min(OMEGA);
+            let sums = scale_rows(cost, lambda, potentials, omega);
+            scale_columns(cost, lambda, potentials, &sums.columns, omega);
+            return f64::INFINITY;
+        }
+        let f = potentials.f.clone(); // looking must not stop the over-relaxation
+        let error = deviation(&scale_rows(cost, lambda, potentials, 1.0).columns);
+        potentials.f = f;
+        if error > before && count + 1 > LOOK {
+            since = 0; // it has overshot: begin with ω = 1 again
+        }
+        before = error;
+        error
     });
     let sums = scale_rows(cost, settings.lambda, &mut potentials, 1.0); // all rows right
     potentials.transport(&sums, deviation(&sums.columns), 1.0, iterations, settings)
@@ -55,12 +68,10 @@ fn descend(
     let (largest, mut iterations) = (cost.max(), 0);
     let above = (0..).map(|k| settings.lambda * FACTOR.powi(-k)).take_while(|lambda| *lambda < largest).count();
     for level in (0..=above as i32).rev() {
-        let (most, tolerance) = if level == 0 { (settings.iterations, 0.5 * settings.tolerance) } else { LEVEL };
-        let count = (0..most).find(|count| {
-            let error = iterate(settings.lambda * FACTOR.powi(-level), &mut potentials, *count);
-            *count >= PLAIN && error < tolerance
-        });
-        iterations += count.map_or(most, |count| count + 1);
+        let most = if level == 0 { settings.iterations } else { LEVEL };
+        let lambda = settings.lambda * FACTOR.powi(-level);
+        let solved = (0..most).find(|count| iterate(lambda, &mut potentials, *count) <= settings.tolerance);
+        iterations += solved.map_or(most, |count| count + 1);
         if level > 0 {
             potentials.f.iter_mut().chain(&mut potentials.g).for_each(|x| *x /= FACTOR); // the same over a smaller λ
         }

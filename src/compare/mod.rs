@@ -1,0 +1,3 @@
+//! The paper's comparisons that need no trained network.
+
+pub mod figure2;
