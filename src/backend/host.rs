@@ -116,6 +116,13 @@ impl<T: Real> Pool<T> {
     pub fn stats(&self) -> MemoryStats {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).stats
     }
+    /// Frees what is not in use; the peak counts from here.
+    pub fn release(&self) {
+        let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        s.free.clear();
+        s.stats.held = s.stats.live;
+        s.stats.peak = s.stats.held;
+    }
     fn give(&self, data: Buffer<T>) {
         let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         s.stats.live -= data.len() * size_of::<T>();
@@ -245,6 +252,10 @@ impl<B: HostBackend> Backend for B {
     }
     fn memory(&self) -> MemoryStats {
         self.pool().stats()
+    }
+    fn release(&self) -> crate::Result<()> {
+        self.pool().release();
+        Ok(())
     }
     fn capacity(&self) -> Capacity {
         let available = available_memory().unwrap_or(4 << 30);

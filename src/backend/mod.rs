@@ -185,6 +185,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn finish(&self) -> Result<()>;
     /// What the pool has handed out.
     fn memory(&self) -> MemoryStats;
+    /// Gives back the memory that no array uses, and counts the peak from here: before work of other sizes.
+    ///
+    /// # Errors
+    /// When the device has failed.
+    fn release(&self) -> Result<()>;
     /// How much it does at a time.
     fn capacity(&self) -> Capacity;
     /// What its kernels take at most.

@@ -142,6 +142,7 @@ impl<B: TrainingOps> Run<'_, B> {
             Work::Done(summary) => return Ok(summary),
             Work::Open(folder) => folder,
         };
+        backend.release()?; // what training has held
         let model = Model::load(backend, &checkpoint, image, of == Of::Posterior)?;
         let operator = match of {
             Of::Posterior => self.problem.observations.shared_operator(backend, image)?,

@@ -24,6 +24,7 @@ impl<B: TrainingOps> Run<'_, B> {
         let checkpoint = self.first_weights(lap)?;
         let initial = checkpoint.as_ref().map_or(Initial::Seed(self.config.seed), Initial::Checkpoint);
         let total = self.steps(&draws);
+        backend.release()?; // what sampling has held
         let settings = self.config.train.clone();
         let mut trainer = Trainer::new(backend, &self.metadata, self.problem.image, settings, initial, total as u64)?;
         drop(checkpoint);
@@ -120,7 +121,11 @@ impl<B: TrainingOps> Run<'_, B> {
         *training = Training { step: training.step, ..Training::default() };
         let limit = self.config.laps.max_loss;
         if loss > limit || heldout.is_some_and(|loss| loss > limit) {
-            let reason = format!("after step {} the loss is {loss:.3}, above laps.max_loss = {limit}", training.step);
+            let reason = format!(
+                "after step {} the loss is {loss:.3}, above laps.max_loss = {limit}: a learning rate too large, or draws far out \
+                 (sample.bound drops them)",
+                training.step
+            );
             return Err(Error::Diverged(format!("lap {lap}: {reason}")));
         }
         Ok(())

@@ -281,6 +281,12 @@ impl Backend for Cuda {
     fn memory(&self) -> MemoryStats {
         self.pool.stats()
     }
+    fn release(&self) -> Result<()> {
+        self.finish()?;
+        self.trim()?;
+        self.pool.reset_peak();
+        Ok(())
+    }
     fn capacity(&self) -> Capacity {
         let free = self.driver.free_memory().unwrap_or(0);
         Capacity { samples: 256, bytes: free / 10 * 9, own: true }

@@ -95,6 +95,11 @@ impl Pool {
         }
         Ok(())
     }
+    /// Counts the peak from here.
+    pub fn reset_peak(&self) {
+        let mut s = self.state();
+        s.stats.peak = s.stats.held;
+    }
     /// What has been handed out.
     pub fn stats(&self) -> MemoryStats {
         self.state().stats

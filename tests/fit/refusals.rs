@@ -1,0 +1,98 @@
+//! What is refused or stopped: in one line, with nothing of a run lost.
+
+use super::*;
+use diem::backend::reference::Reference;
+use diem::data::Checkpoint;
+
+#[test]
+fn a_run_that_goes_wrong_stops_with_the_reason() {
+    let home = Home::new();
+    for (name, change, parts) in [
+        ("bound", ("bound = 6.0", "bound = 0.5"), ["lap 0: 0 of 96 draws are not finite", "out of bounds"]),
+        ("loss", ("lines = 6", "lines = 6\nmax_loss = 0.01"), ["lap 1: after step", "laps.max_loss = 0.01"]),
+        ("lr", ("batch = 8", "batch = 8\nlr = 1e30"), ["non-finite value", "training step"]),
+    ] {
+        home.configure(&format!("{name}.toml"), &[change]);
+        let (line, code) = home.fail(&format!("fit {name}.toml"));
+        assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+        assert_eq!(code, 3, "{line}");
+        // the same again: it is a function of the run
+        assert_eq!(home.fail(&format!("fit {name}.toml")).0, line);
+    }
+    // allowed more, it goes on
+    home.configure("loss.toml", &[]);
+    home.run("fit loss.toml");
+}
+
+/// Draws that are not numbers are never learned from; the reason names the first with its step and layer.
+#[test]
+fn draws_that_are_not_finite_stop_the_run() {
+    let home = Home::new();
+    home.run("fit config.toml --out run");
+    let model = Checkpoint::open(&home.path("run/lap-002/model.safetensors")).unwrap();
+    let (backend, layout) = (Reference::new(), model.metadata().layout());
+    let tensors: Vec<(String, Vec<usize>, Vec<f32>)> = layout
+        .specs()
+        .iter()
+        .map(|spec| {
+            // the last layer's weights are finite, its sums are not
+            let overflow = |x: &f64| if spec.name == "fc.1.weight" { x.signum() * 3e38 } else { *x };
+            let x: Vec<f32> = model.parameter(&backend, spec).iter().map(|x| overflow(x) as f32).collect();
+            (format!("net.{}", spec.name), spec.dims.clone(), x)
+        })
+        .collect();
+    let views = tensors.iter().map(|(name, dims, x)| (name.clone(), dims.clone(), x.as_slice()));
+    Checkpoint::write(&home.path("bad.safetensors"), model.metadata(), views, false).unwrap();
+    let (line, code) = home.fail("fit config.toml --out bad --warm-start bad.safetensors");
+    let parts = ["lap 0: 96 of 96 draws are not finite", "the first: sample 0, step"];
+    assert!(parts.iter().all(|part| line.contains(part)) && line.contains(", fc.1") && code == 3, "{line}");
+    assert!(!home.path("bad/lap-001").exists());
+}
+
+#[test]
+fn wrong_configurations_and_directories_are_refused_in_one_line() {
+    let home = Home::new();
+    home.run("fit config.toml --out run");
+    fs::create_dir(home.path("mine")).unwrap();
+    fs::write(home.path("mine/letter.txt"), "precious").unwrap();
+    home.run("observe --manifold --dimension 4 --count 9 --operator dense --rows 2 --out other.npz");
+    let before = home.everything(".");
+    let mut faults = Vec::new();
+    for (change, line, parts) in [
+        (("steps = 8", "stpes = 8"), "--out new", ["line 23", "steps (the closest key)"]),
+        (("[laps]", "[lapse]"), "--out new", ["laps (the closest key)", "lapse"]),
+        (("lines = 6", "colour = 6"), "--out new", ["one of count", "colour"]),
+        (("steps = 8", "steps = \"8\""), "--out new", ["line 23", "invalid type"]),
+        (("steps = 8", "steps = 8 8"), "--out new", ["line 23", "quoted"]),
+        (("steps = 8", "steps = 0"), "--out new", ["[sample]", "1 to 65535"]),
+        (("\"pc\"", "\"ddpm\"\neta = 0.5"), "--out new", ["--eta", "ddim"]),
+        (("\"pc\"", "\"euler\""), "--out new", ["euler", "2m-sde"]),
+        (("batch = 8", "batch = 800"), "--out new", ["[train]: batch", "at most 90"]),
+        (("rank = 2", "rank = 4"), "--out new", ["[gaussian]: rank", "1 to 3"]),
+        (("count = 2", "count = 2\nepochs = 3"), "--out new", ["[laps]: steps", "both"]),
+        (("kind = \"mlp\"\nhidden = [16]", "preset = \"cifra\""), "--out new", ["preset", "cifar"]),
+        (("hidden = [16]", "channels = [8]"), "--out new", ["channels", "none with this kind"]),
+        (("operator = \"dense\"", "operator = \"mask\""), "--out new", ["y.npz", "mask"]),
+        (("y.npz", "none.npz"), "--out new", ["none.npz", "cannot open"]),
+        (("[model]", "count = 49\n[model]"), "--out new", ["observations.count", "at most 48"]),
+        (("[model]", "[heldout]\nfile = \"other.npz\"\n[model]"), "--out new", ["other.npz", "y.npz"]),
+        (("x.npy", "y.npz"), "--out new", ["y.npz", "expected"]),
+        (("draws = 2", "draws = 80000000"), "--out new", ["--out new", "GiB free for samples"]),
+        (("seed = 3", "seed = 4"), "--out run", ["seed: expected 3, as the run has it", "found 4"]),
+        (("steps = 8", "steps = 9"), "--out run", ["sample.steps: expected 8", "found 9"]),
+        (("bound = 6.0", ""), "--out run", ["sample.bound: expected 6.0", "found none"]),
+        (("[model]", "count = 40\n[model]"), "--out run", ["observations (SHA-256)", "as the run has it"]),
+        (("seed = 3", "seed = 3"), "--out mine", ["--out mine", "letter.txt"]),
+        (("seed = 3", "seed = 3"), "--out new --warm-start y.npz", ["y.npz", "safetensors"]),
+        (("seed = 3", "seed = 3"), "--out new --device cuda:99", ["--device", "cuda"]),
+    ] {
+        home.configure("config.toml", &[change]);
+        let (refusal, code) = home.fail(&format!("fit config.toml {line}"));
+        if code != 2 || !parts.iter().all(|part| refusal.contains(part)) {
+            faults.push(format!("{change:?} {line}: {code}, {refusal}"));
+        }
+        home.configure("config.toml", &[]);
+        assert!(home.everything(".") == before, "{change:?} {line} wrote something");
+    }
+    assert!(faults.is_empty(), "{}", faults.join(""));
+}
