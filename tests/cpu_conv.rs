@@ -134,6 +134,8 @@ fn convolution_of_many_channels() {
     // More tiles than one task takes, and sums of length 9 · 256.
     check(&Conv { x: Shape::new(3, 29, 30, 16), c_out: 16, stride: 1 });
     check(&Conv { x: Shape::new(1, 8, 8, 256), c_out: 32, stride: 1 });
+    // More tiles than a block of the weight gradient takes: 3,843 of 4 x 4.
+    check(&Conv { x: Shape::new(1, 242, 250, 16), c_out: 16, stride: 1 });
 }
 
 #[test]

@@ -364,4 +364,10 @@ fn data_stays_in_its_file() {
     assert_eq!((data.len(), data.row(1), held_out.len(), held_out.row(0)), (2, &values[12..18], 1, &values[18..24]));
     std::fs::write(&path, b"nothing").unwrap();
     assert!(Data::open(&path).is_err());
+    // a header of 69 bytes: the numbers would not be aligned
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1), }";
+    let length = (header.len() as u16).to_le_bytes();
+    let file = [&b"\x93NUMPY\x01\x00"[..], &length[..], header.as_bytes(), &[0; 4]].concat();
+    std::fs::write(&path, file).unwrap();
+    assert!(Data::open(&path).err().unwrap().to_string().contains("a multiple of 4 bytes"));
 }

@@ -50,6 +50,10 @@ impl Data {
                 );
             }
         };
+        if header.offset % size_of::<f32>() as u64 != 0 {
+            let found = format!("{} bytes", header.offset);
+            return Err(place.mismatch("a header of a multiple of 4 bytes, as numpy writes", found));
+        }
         // SAFETY: the map is only read. Another process that truncates the file meanwhile would end this one by a signal;
         // one that rewrites it gives other numbers, never an invalid value.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| place.read_error(e))?;

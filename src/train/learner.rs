@@ -1,5 +1,6 @@
 //! The network under training: losses of a batch, and their gradients.
 
+use crate::Result;
 use crate::backend::{Backend, Keep, Shape};
 use crate::data::checkpoint::Kind;
 use crate::diffusion::Denoiser;
@@ -7,7 +8,6 @@ use crate::diffusion::denoiser::Preconditioned;
 use crate::nn::{Grads, Mlp, Network, NonFinite, Params, UNet};
 use crate::ops::TrainingOps;
 use crate::ops::dropout::Masks;
-use crate::{Error, Result};
 
 /// A batch of noisy samples.
 pub(super) struct Batch<B: Backend> {
@@ -27,17 +27,14 @@ pub(super) enum Learner<B: TrainingOps> {
 
 impl<B: TrainingOps> Learner<B> {
     /// The network of these weights; without `vjp` it has losses only.
-    ///
-    /// # Errors
-    /// When `kind` has nothing to learn.
-    pub fn new(backend: &B, kind: &Kind, image: Shape, vjp: bool, weights: &Params<B>) -> Result<Self> {
+    pub fn new(backend: &B, kind: &Kind, image: Shape, vjp: bool, weights: &Params<B>) -> Self {
         let values = |id| &weights[id];
         match kind {
             Kind::UNet(config) => {
-                Ok(Self::UNet(Preconditioned(UNet::new(backend, config, (image.h, image.w), vjp, values))))
+                Self::UNet(Preconditioned(UNet::new(backend, config, (image.h, image.w), vjp, values)))
             }
-            Kind::Mlp(config) => Ok(Self::Mlp(Preconditioned(Mlp::new(backend, config, values)))),
-            Kind::Gaussian { .. } => Err(Error::mismatch("model to train", "a unet or an mlp", "a gaussian")),
+            Kind::Mlp(config) => Self::Mlp(Preconditioned(Mlp::new(backend, config, values))),
+            Kind::Gaussian { .. } => unreachable!("a trainer refuses what has nothing to learn"),
         }
     }
 

@@ -109,6 +109,9 @@ impl<'a, B: TrainingOps> Trainer<'a, B> {
         metadata.check_limits(backend.limits(), image)?;
         settings.validate(image)?;
         let layout = Arc::new(metadata.layout());
+        if layout.specs().is_empty() {
+            return Err(Error::mismatch("model to train", "a unet or an mlp", "a gaussian"));
+        }
         let zeros = || Params::new(layout.clone(), |id| backend.zeros(Shape::flat(layout[id].len())));
         let weights = match initial {
             Initial::Seed(seed) => Params::new(layout.clone(), |id| {
@@ -137,7 +140,6 @@ impl<'a, B: TrainingOps> Trainer<'a, B> {
             settings,
             order: None,
         };
-        trainer.learner(&trainer.weights, false)?; // a Gaussian is refused
         if let Some(average) = &mut trainer.average {
             copy(backend, average, &trainer.weights);
         }
@@ -204,7 +206,7 @@ impl<'a, B: TrainingOps> Trainer<'a, B> {
         let (epoch, number, size) = (self.step / per_epoch, (self.step % per_epoch) as usize, self.settings.batch);
         let samples = self.order(run, epoch, data.len())[number * size..][..size].to_vec();
 
-        let learner = self.learner(&self.weights, true)?;
+        let learner = self.learner(&self.weights, true);
         let mut grads = self.weights.zero_grads(self.backend);
         let mut losses = Vec::with_capacity(samples.len());
         for part in samples.chunks(self.part()) {
@@ -250,7 +252,7 @@ impl<'a, B: TrainingOps> Trainer<'a, B> {
         if data.image() != self.image {
             return Err(Error::mismatch("held-out data", format!("{:?}", self.image), format!("{:?}", data.image())));
         }
-        let learner = self.learner(self.model(), false)?;
+        let learner = self.learner(self.model(), false);
         let samples: Vec<u32> = (0..data.len() as u32).collect();
         let mut sum = 0.0;
         for part in samples.chunks(self.part()) {
@@ -295,7 +297,7 @@ impl<'a, B: TrainingOps> Trainer<'a, B> {
         if self.image.pixels() == 1 { self.settings.batch } else { self.settings.micro_batch }
     }
 
-    pub(super) fn learner(&self, weights: &Params<B>, vjp: bool) -> Result<Learner<B>> {
+    pub(super) fn learner(&self, weights: &Params<B>, vjp: bool) -> Learner<B> {
         self.backend.within(|| Learner::new(self.backend, &self.metadata.kind, self.image, vjp, weights))
     }
 

@@ -35,7 +35,8 @@ pub(crate) fn accumulate<T: Transform>(cpu: &Cpu, x: &Image<'_>, dy: &HostTensor
     let (rows, columns) = (y.h.div_ceil(T::OUTPUTS), y.w.div_ceil(T::OUTPUTS));
     let tiles = y.n * rows * columns;
     let panels = y.c.div_ceil(width);
-    let block = (BLOCK / (entries * (c_in + panels * width))).clamp(TILES, tiles.max(TILES));
+    // by the layer's extents alone: the gradient is a sum over blocks
+    let block = (BLOCK / (entries * (c_in + y.c))).clamp(TILES, tiles.max(TILES));
     // an odd number of cache lines, so that the streams of a tile do not share a cache set
     let (v_slab, z_slab) = ((block | 1) * LANES, block * width + LANES);
     let mut v = cpu.alloc(Shape::flat(c_in / LANES * entries * v_slab));
