@@ -14,7 +14,8 @@
 //! - [`prior`]: the Gaussian prior: fitted to observations by EM, exactly conditioned on them.
 //! - [`em`]: expectation maximization: from observations to a prior.
 //! - [`data`]: files. [`metrics`]: distances between samples, calibration. [`plot`]: charts. [`compare`]: the paper's comparisons.
-//!   [`run`]: the folder of a sampling run. [`check`]: self-tests and timings. [`cli`]: the command line.
+//!   [`run`]: the folder of a sampling run. [`report`]: a page about a run. [`check`]: self-tests and timings. [`cli`]: the command
+//!   line.
 #![warn(missing_docs)]
 
 pub mod backend;
@@ -33,6 +34,7 @@ pub mod ops;
 pub mod plot;
 pub mod posterior;
 pub mod prior;
+pub mod report;
 pub mod run;
 pub mod train;
 

@@ -10,6 +10,7 @@ use crate::data::picture::{self, Tile};
 use crate::data::{Array, Checkpoint, Measured, Observations, Samples, atomic, corruption, images, npy};
 use crate::diffusion::samplers::Sampler;
 use crate::diffusion::{Model, Schedule, Tabulated};
+use crate::metrics::psnr;
 use crate::ops::Ops;
 use crate::ops::noise::{Purpose, Stream};
 use crate::posterior::Settings;
@@ -57,8 +58,6 @@ const NOISE: f64 = 1e-3;
 const STEPS: usize = 32;
 /// Of CG.
 const ITERATIONS: usize = 2;
-/// From black to white.
-const RANGE: f64 = 4.0;
 /// What marks a folder as a demo's.
 const MARK: &str = "demo.json";
 /// Samples per image in the picture.
@@ -264,10 +263,4 @@ impl<'a> Restored<'a> {
         let rows: Vec<_> = (0..self.truth.shape.n).map(row).collect();
         picture::write(path, &picture::grid(self.truth.shape, &rows))
     }
-}
-
-/// Peak signal-to-noise ratio, in dB.
-fn psnr(x: &[f32], truth: &[f32]) -> f64 {
-    let squares = x.iter().zip(truth).map(|(x, t)| f64::from(x - t).powi(2)).sum::<f64>();
-    10.0 * (RANGE * RANGE * truth.len() as f64 / squares).log10()
 }

@@ -11,6 +11,7 @@ mod corruption;
 mod demo;
 mod denoise;
 mod device;
+mod eval;
 mod fit;
 mod harmonic;
 mod info;
@@ -18,6 +19,7 @@ mod load;
 mod observe;
 mod options;
 mod progress;
+mod report;
 mod sample;
 mod train;
 mod usage;
@@ -57,6 +59,10 @@ enum Command {
     Calibrate(calibrate::Args),
     /// Reproduce comparisons of the paper
     Compare(compare::Args),
+    /// Compare samples with a reference set, or with the truth that they were observed of
+    Eval(eval::Args),
+    /// Write a self-contained HTML file about a run of fit or sample
+    Report(report::Args),
     /// Restore real images with three quarters of their pixels deleted: no arguments needed
     Demo(demo::Args),
 }
@@ -106,6 +112,8 @@ pub fn main() -> ExitCode {
         Command::Observe(args) => args.run(&mut out),
         Command::Calibrate(args) => args.run(&mut out),
         Command::Compare(args) => args.run(&mut out),
+        Command::Eval(args) => args.run(&mut out),
+        Command::Report(args) => args.run(&mut out),
         Command::Demo(args) => args.run(&mut out),
     };
     match result {

@@ -13,6 +13,7 @@ use crate::diffusion::Tabulated;
 use crate::diffusion::samplers::Sampler;
 use crate::ops::Ops;
 use crate::ops::noise::{Purpose, Stream};
+use crate::report::quoted_word;
 use crate::run::batch_size::{self, Prediction};
 use crate::run::{Claim, Folder, Sampling, Summary, results};
 use crate::{Error, Result};
@@ -103,6 +104,7 @@ impl Args {
         results::write_pictures(&folder, shape, loaded.observations.as_ref(), draws)?;
         let summary = Summary::of(folder.batches());
         let report = json!({
+            "command_line": command_line(),
             "device": device.description,
             "threads": device.threads,
             "batches": folder.batches().iter().map(|b| b.samples).collect::<Vec<_>>(),
@@ -212,4 +214,10 @@ fn tell(summary: &Summary, folder: &Path, out: &mut dyn Write) -> Result<()> {
         say(out, format_args!("{count} samples are not finite; the first: {first}"))?;
     }
     Ok(())
+}
+
+/// The command as a shell takes it: what a report says of how to run it again.
+fn command_line() -> String {
+    let words = std::env::args_os().skip(1).map(|word| quoted_word(&word.to_string_lossy()));
+    std::iter::once("diem".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }

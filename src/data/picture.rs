@@ -111,9 +111,14 @@ pub fn write(path: &Path, picture: &RgbImage) -> Result<()> {
 /// # Errors
 /// [`crate::Error::Io`].
 pub fn stage(path: &Path, picture: &RgbImage) -> Result<atomic::Staged> {
-    atomic::stage(path, |w| {
-        PngEncoder::new(w)
-            .write_image(picture, picture.width(), picture.height(), ExtendedColorType::Rgb8)
-            .map_err(io::Error::other)
-    })
+    atomic::stage(path, |w| encode(w, picture))
+}
+
+/// The bytes of a PNG.
+///
+/// # Errors
+/// That of the writer.
+pub fn encode(w: impl io::Write, picture: &RgbImage) -> io::Result<()> {
+    let (width, height) = picture.dimensions();
+    PngEncoder::new(w).write_image(picture, width, height, ExtendedColorType::Rgb8).map_err(io::Error::other)
 }

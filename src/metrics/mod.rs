@@ -3,11 +3,16 @@
 //! Every number is the same for any number of threads: what is summed in parallel is summed in one order.
 
 pub mod calibration;
+pub mod features;
+pub mod frechet;
+pub mod psnr;
 pub mod residual;
 pub mod sinkhorn;
 pub mod sliced;
 
 pub use calibration::Calibration;
+pub use frechet::{FeatureMoments, frechet};
+pub use psnr::{Restoration, psnr, restoration};
 pub use residual::observation_residual;
 pub use sinkhorn::{Settings as SinkhornSettings, Transport, sinkhorn_authors, sinkhorn_divergence};
 pub use sliced::{sliced_wasserstein, sliced_wasserstein_observations};

@@ -2,8 +2,10 @@
 
 #[cfg(feature = "emulator")]
 mod device;
+mod eval;
 mod judging;
 mod refusals;
+mod report;
 
 use diem::data::checkpoint::{Checkpoint, Kind, Metadata};
 use diem::data::{Observations, OperatorKind};
