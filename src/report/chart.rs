@@ -32,7 +32,7 @@ pub struct Chart {
     pub title: String,
     /// What it means, in a sentence; may be empty.
     pub note: String,
-    /// Label of the horizontal axis.
+    /// What is counted to the right: laps, iterations.
     pub x: String,
     /// Label of the vertical axis, with its unit.
     pub y: String,
@@ -45,7 +45,7 @@ impl Chart {
     pub fn node(&self) -> Option<Node> {
         let points = || self.series.iter().flat_map(|s| &s.points).filter(|(_, y)| y.is_finite());
         points().next()?;
-        let x = Scale::linear(points().map(|p| p.0), 6);
+        let x = Scale::whole(points().map(|p| p.0), 6);
         let y = Scale::fitting(points().map(|p| p.1), 5);
         let plot = Plot { x, y };
         let label = format!("{}: {} over {}. {}", self.title, self.y, self.x, self.summary());

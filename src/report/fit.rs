@@ -132,7 +132,12 @@ impl<'a> Run<'a> {
             ("laps done".to_owned(), self.log.of("lap").count().to_string()),
             ("time counted".to_owned(), timings::time(seconds)),
         ];
-        entries.extend(flattened(&self.state));
+        let told = |name: &str| match name {
+            "lap" | "phase" => !self.complete(),
+            "training.step" => true,
+            name => name.starts_with("identity."), // the others are for the program only
+        };
+        entries.extend(flattened(&self.state).into_iter().filter(|(name, _)| told(name)));
         definitions(&entries)
     }
 

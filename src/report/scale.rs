@@ -17,8 +17,15 @@ impl Scale {
     pub fn linear(values: impl Iterator<Item = f64>, count: usize) -> Self {
         let (low, high) = ends(values);
         let (low, high) = if low < high { (low, high) } else { (low - 0.5 * apart(low), high + 0.5 * apart(high)) };
-        let ticks = linear_ticks(low, high, count);
+        let ticks = linear_ticks(low, high, step(low, high, count));
         Self { low, high, log: false, ticks }
+    }
+
+    /// As [`Scale::linear`], for values that count something: ticks are whole numbers.
+    pub fn whole(values: impl Iterator<Item = f64>, count: usize) -> Self {
+        let mut scale = Self::linear(values, count);
+        scale.ticks.retain(|tick| (tick - tick.round()).abs() < 1e-9);
+        scale
     }
 
     /// An axis whose ends are ticks, logarithmic where the values span orders of magnitude.
@@ -30,7 +37,7 @@ impl Scale {
         let Self { mut low, mut high, .. } = Self::linear(values, count);
         let step = step(low, high, count);
         (low, high) = ((low / step + 1e-9).floor() * step, (high / step - 1e-9).ceil() * step);
-        Self { low, high, log: false, ticks: linear_ticks(low, high, count) }
+        Self { low, high, log: false, ticks: linear_ticks(low, high, step) }
     }
 
     fn logarithmic(low: f64, high: f64, count: usize) -> Self {
@@ -68,8 +75,7 @@ fn step(low: f64, high: f64, count: usize) -> f64 {
     [1.0, 2.0, 5.0].into_iter().map(|m| m * power).find(|s| *s >= least * (1.0 - 1e-9)).unwrap_or(10.0 * power)
 }
 
-fn linear_ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
-    let step = step(low, high, count);
+fn linear_ticks(low: f64, high: f64, step: f64) -> Vec<f64> {
     let (first, last) = ((low / step - 1e-9).ceil() as i64, (high / step + 1e-9).floor() as i64);
     (first..=last).map(|k| k as f64 * step).collect()
 }
@@ -126,7 +132,17 @@ mod tests {
         assert_eq!(scale.ticks(), [0.0, 2.0, 4.0, 6.0, 8.0]);
         let scale = Scale::fitting([0.13, 0.92].into_iter(), 5);
         assert!(scale.share(0.13) > 0.0 && scale.share(0.92) < 1.0);
-        assert_eq!(scale.ticks().first().map(|t| scale.share(*t)), Some(0.0));
+        for values in [[0.13, 0.92], [13.84, 16.22]] {
+            let scale = Scale::fitting(values.into_iter(), 5);
+            let ends = [scale.ticks().first(), scale.ticks().last()].map(|t| scale.share(*t.unwrap()));
+            assert!((ends[0] - 0.0).abs() < 1e-12 && (ends[1] - 1.0).abs() < 1e-12, "{ends:?}");
+        }
+    }
+
+    #[test]
+    fn laps_are_whole() {
+        assert_eq!(Scale::whole([1.0, 3.0].into_iter(), 6).ticks(), [1.0, 2.0, 3.0]);
+        assert_eq!(Scale::whole([0.0, 1.0].into_iter(), 6).ticks(), [0.0, 1.0]);
     }
 
     #[test]
