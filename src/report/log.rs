@@ -26,7 +26,8 @@ pub struct Entry {
 
 impl Entry {
     fn parse(line: &str) -> std::result::Result<Self, String> {
-        let values: Map<String, Value> = serde_json::from_str(line).map_err(|e| e.to_string())?;
+        let values: Map<String, Value> =
+            serde_json::from_str(line).map_err(|e| e.to_string().replace(" at line 1 column", " at column"))?;
         let whole = |name: &str| values.get(name).and_then(Value::as_u64);
         let phase = values.get("phase").and_then(Value::as_str).ok_or("no \"phase\"")?.to_owned();
         let step = whole("epoch").or_else(|| whole("iteration"));

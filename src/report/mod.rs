@@ -58,6 +58,7 @@ pub fn render(run: &Path) -> Result<(String, Vec<String>)> {
 /// # Errors
 /// When `run` is no run, or `out` is there and is no report, or cannot be written.
 pub fn write(run: &Path, out: &Path, overwrite: bool) -> Result<Vec<String>> {
+    let (html, notes) = render(run)?;
     if !overwrite && !replaceable(out)? {
         return Err(Error::mismatch(
             out.display(),
@@ -65,7 +66,6 @@ pub fn write(run: &Path, out: &Path, overwrite: bool) -> Result<Vec<String>> {
             "another file",
         ));
     }
-    let (html, notes) = render(run)?;
     atomic::write_bytes(out, html.as_bytes())?;
     Ok(notes)
 }

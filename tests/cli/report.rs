@@ -162,7 +162,7 @@ fn an_interrupted_run_says_where_it_stands() {
         assert!(html.contains(part), "{part}");
     }
     for part in
-        ["lap-001/model.safetensors is missing", "prior.png: expected a PNG", "line 13: ", "line 14: ", "unfinished"]
+        ["lap-001/model.safetensors is missing", "prior.png: expected a PNG", "line 12: ", "line 13: ", "unfinished"]
     {
         assert!(html.contains(part) && out.contains(part), "{part}: {out}");
     }
