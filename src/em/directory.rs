@@ -178,6 +178,7 @@ fn open_metrics(path: &Path, counted: u64) -> Result<File> {
 /// | `samples.npy` | the draws: of the training observations, then of the held-out ones |
 /// | `prior.npy` | samples of the learned prior |
 /// | `preview.png`, `prior.png` | observations with their draws; samples of the prior |
+/// | `corner.png` | of vectors: the prior's marginals over the truth's |
 /// | `.draws`, `.prior` | while they are being drawn: [`crate::run::Folder`] |
 pub struct Lap(PathBuf);
 

@@ -5,11 +5,11 @@ use super::config::Sample;
 use super::draws::{bounded, finite};
 use super::state::Phase;
 use super::unobserved::{Directions, total_variance};
-use crate::Result;
 use crate::backend::Shape;
 use crate::data::{NpyReader, Observations, Samples};
 use crate::metrics::{SinkhornSettings, observation_residual, sinkhorn_authors, sliced_wasserstein_observations};
 use crate::ops::TrainingOps;
+use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::time::Instant;
@@ -36,44 +36,55 @@ impl<B: TrainingOps> Run<'_, B> {
     /// | `psnr` | of the mean of the draws of each held-out observation, in dB |
     pub(super) fn measure(&mut self) -> Result<()> {
         let (start, lap) = (Instant::now(), self.state.lap);
-        let heldout = self.problem.heldout_observations();
         let count = self.config.metrics.samples.max(self.problem.heldout());
         let failures = self.draw_prior(lap, count)?.failures.len();
-        let mut prior = read(&self.lap()?.prior(), self.problem.image)?;
-        let mut numbers = Map::from_iter([("phase".to_owned(), json!("lap")), ("lap".to_owned(), json!(lap))]);
-        let mut put = |name: &str, value: f64| _ = numbers.insert(name.to_owned(), json!(value));
-        if let Some(observations) = &heldout {
-            let projections = self.config.metrics.projections;
-            put(
-                "sliced_wasserstein",
-                sliced_wasserstein_observations(observations, &prior, projections, self.stream(lap))?,
-            );
-            let (first, sample) = (self.problem.training, &self.config.sample);
-            put("chi2", chi_square(observations, &self.lap()?.samples(), first, sample)?);
-            put("held_out_loss", self.last_held_out_loss(lap)?);
-            if let Some(truth) = &self.problem.heldout_truth {
-                put("psnr", psnr(truth, &self.lap()?.samples(), first, sample.draws)?);
-            }
+        let prior = read(&self.lap()?.prior(), self.problem.image)?;
+        let mut numbers = Numbers::default();
+        self.measure_heldout(&prior, &mut numbers)?;
+        let prior = finite_rows(&prior);
+        if prior.shape.n < 2 {
+            let reason = format!("lap {lap}: {failures} of {count} samples of the prior are not finite");
+            return Err(Error::Diverged(reason));
         }
+        self.measure_prior(&prior, &mut numbers)?;
+        self.write_prior_pictures(&prior)?;
+        let mut line = json!({"phase": "lap", "lap": lap, "prior_failures": failures});
+        line["seconds"] = json!(self.state.seconds + start.elapsed().as_secs_f64());
+        line.as_object_mut().expect("written as one").extend(numbers.0);
+        self.directory.note(&line)?;
         if failures > 0 {
-            prior = finite_rows(&prior);
             self.watch.say(&format!("lap {lap}: {failures} of {count} samples of the prior are not finite"))?;
         }
-        put("variance", total_variance(&prior));
-        if let Some(directions) = Directions::least_observed(&self.problem.observations) {
-            put("variance_unobserved", directions.variance(&prior));
-        }
-        if let Some(truth) = self.problem.truth.as_ref().filter(|truth| truth.shape.pixels() == 1) {
-            put("sinkhorn", sinkhorn(truth, &prior)?);
-        }
-        let seconds = self.state.seconds + start.elapsed().as_secs_f64();
-        put("seconds", seconds);
-        numbers.insert("prior_failures".to_owned(), json!(failures));
-        let line = Value::Object(numbers);
-        self.directory.note(&line)?;
-        self.write_prior_pictures()?;
         self.watch.say(&summary(&line))?;
         self.advance(lap + 1, Phase::Train)
+    }
+
+    /// What held-out observations say of the prior and of their draws.
+    fn measure_heldout(&self, prior: &Samples<f32>, numbers: &mut Numbers) -> Result<()> {
+        let Some(observations) = self.problem.heldout_observations() else { return Ok(()) };
+        let (lap, projections) = (self.state.lap, self.config.metrics.projections);
+        let distance = sliced_wasserstein_observations(&observations, prior, projections, self.stream(lap))?;
+        numbers.put("sliced_wasserstein", distance);
+        let (path, first, sample) = (self.lap()?.samples(), self.problem.training, &self.config.sample);
+        numbers.put("chi2", chi_square(&observations, &path, first, sample)?);
+        numbers.put("held_out_loss", self.last_held_out_loss(lap)?);
+        if let Some(truth) = &self.problem.heldout_truth {
+            numbers.put("psnr", psnr(truth, &path, first, sample.draws)?);
+        }
+        Ok(())
+    }
+
+    /// The prior's variances, and its distance to the truth where that is known.
+    fn measure_prior(&self, prior: &Samples<f32>, numbers: &mut Numbers) -> Result<()> {
+        numbers.put("variance", total_variance(prior));
+        if let Some(directions) = Directions::least_observed(&self.problem.observations) {
+            numbers.put("variance_unobserved", directions.variance(prior));
+        }
+        let Some(truth) = &self.problem.truth else { return Ok(()) };
+        if truth.shape.pixels() == 1 {
+            numbers.put("sinkhorn", sinkhorn(truth, prior)?);
+        }
+        Ok(())
     }
 
     /// That of the last line of the lap's M step.
@@ -81,6 +92,16 @@ impl<B: TrainingOps> Run<'_, B> {
         let lines = self.directory.lines()?;
         let mut of_lap = lines.iter().rev().filter(|line| line["phase"] == "train" && line["lap"] == lap);
         Ok(of_lap.find_map(|line| line["held_out_loss"].as_f64()).unwrap_or(f64::NAN))
+    }
+}
+
+/// Named numbers; one that is not finite is null.
+#[derive(Default)]
+struct Numbers(Map<String, Value>);
+
+impl Numbers {
+    fn put(&mut self, name: &str, value: f64) {
+        self.0.insert(name.to_owned(), json!(value));
     }
 }
 

@@ -160,6 +160,7 @@ fn a_run_learns_draws_and_measures() {
     for name in ["sliced_wasserstein", "held_out_loss", "chi2", "variance", "variance_unobserved", "sinkhorn", "psnr"] {
         assert!(last[name].as_f64().is_some_and(|x| x > 0.0), "{name} of {last}");
     }
+    assert!(home.read("run/lap-002/corner.png").starts_with(b"\x89PNG"));
     // the network is an ordinary checkpoint, with the Gaussian of its data
     home.run("sample --model run/lap-002/model.safetensors --observations y.npz --operator dense --covariance prior --steps 4 --out s");
     // every default is filled in, and what is filled in is read again
