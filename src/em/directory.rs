@@ -169,14 +169,14 @@ fn open_metrics(path: &Path, counted: u64) -> Result<File> {
     open().map_err(|e| Error::io(path, "continue", e))
 }
 
-/// The folder of a lap: what was learned from the draws of the lap before, and the draws under it. In lap 0 they are under the
+/// The folder of a lap: the prior that was learned from the draws of the lap before, and the draws under it. Lap 0 has the
 /// Gaussian prior, or the checkpoint of a warm start.
 ///
 /// | file | |
 /// |---|---|
 /// | `model.safetensors` | the EMA of the weights, with mean, diag and factor of the PPCA of the draws before |
 /// | `samples.npy` | the draws: of the training observations, then of the held-out ones |
-/// | `prior.npy` | samples of the learned prior |
+/// | `prior.npy` | samples of the prior |
 /// | `preview.png`, `prior.png` | observations with their draws; samples of the prior |
 /// | `corner.png` | of vectors: the prior's marginals over the truth's |
 /// | `.draws`, `.prior` | while they are being drawn: [`crate::run::Folder`] |

@@ -78,7 +78,7 @@ impl<B: TrainingOps> Run<'_, B> {
         self.state.seconds += summary.seconds;
         self.write_previews()?;
         self.forget_samples()?;
-        if lap == 0 { self.advance(1, Phase::Train) } else { self.advance(lap, Phase::Lap) }
+        self.advance(lap, Phase::Lap)
     }
 
     fn stop_if_broken(&self, summary: &Summary, dropped: Dropped) -> Result<()> {
@@ -113,31 +113,37 @@ impl<B: TrainingOps> Run<'_, B> {
         Ok(())
     }
 
-    /// The draws of a lap, from the Gaussian prior or the lap's network: a function of it and the seed.
+    /// The draws of a lap: a function of its prior and the seed.
     pub(super) fn draw(&mut self, lap: usize) -> Result<Summary> {
-        let folder = self.directory.lap(lap)?;
-        let out = folder.samples();
-        if folder.model().exists() {
-            self.draw_from_network(lap, Of::Posterior, &out)
-        } else {
-            self.draw_from_gaussian(&out)
-        }
+        let out = self.directory.lap(lap)?.samples();
+        self.draw_under_prior_of(lap, Of::Posterior, &out)
     }
 
-    /// Samples of the prior that a lap has learned.
+    /// Samples of a lap's prior.
     pub(super) fn draw_prior(&mut self, lap: usize, count: usize) -> Result<Summary> {
         let out = self.directory.lap(lap)?.prior();
-        self.draw_from_network(lap, Of::Prior(count), &out)
+        self.draw_under_prior_of(lap, Of::Prior(count), &out)
+    }
+
+    /// The prior of lap 0 is the Gaussian, unless a checkpoint was the warm start; that of every other lap is its network.
+    fn draw_under_prior_of(&mut self, lap: usize, of: Of, out: &Path) -> Result<Summary> {
+        let gaussian = lap == 0 && !self.directory.lap(0)?.model().exists();
+        if gaussian { self.draw_from_gaussian(of, out) } else { self.draw_from_network(lap, of, out) }
+    }
+
+    /// How many samples, what the user is told, and the random numbers, which prior and posterior do not share.
+    fn asked(&self, lap: usize, of: Of) -> (usize, Task, Stream) {
+        match of {
+            Of::Posterior => (self.total(), Task::Sample, self.stream(lap)),
+            Of::Prior(count) => (count, Task::Prior, Stream { epoch: 1, ..self.stream(lap) }),
+        }
     }
 
     fn draw_from_network(&mut self, lap: usize, of: Of, out: &Path) -> Result<Summary> {
         let (backend, image, config) = (self.backend, self.problem.image, &self.config.sample);
         let path = self.directory.lap(lap)?.model();
         let checkpoint = Checkpoint::open(&path)?;
-        let (total, task) = match of {
-            Of::Posterior => (self.total(), Task::Sample),
-            Of::Prior(count) => (count, Task::Prior),
-        };
+        let (total, task, stream) = self.asked(lap, of);
         let mut folder = match claim(out, &digest(&path)?, image.with_n(total))? {
             Work::Done(summary) => return Ok(summary),
             Work::Open(folder) => folder,
@@ -147,10 +153,6 @@ impl<B: TrainingOps> Run<'_, B> {
         let operator = match of {
             Of::Posterior => self.problem.observations.shared_operator(backend, image)?,
             Of::Prior(_) => None,
-        };
-        let stream = match of {
-            Of::Posterior => self.stream(lap),
-            Of::Prior(_) => Stream { epoch: 1, ..self.stream(lap) },
         };
         let table = Tabulated::new(backend, &model, &self.plan);
         let sampling = Sampling {
@@ -183,21 +185,24 @@ impl<B: TrainingOps> Run<'_, B> {
         complete(folder, out)
     }
 
-    fn draw_from_gaussian(&mut self, out: &Path) -> Result<Summary> {
-        let path = self.gaussian();
-        let (image, total) = (self.problem.image, self.total());
+    fn draw_from_gaussian(&mut self, of: Of, out: &Path) -> Result<Summary> {
+        let (path, image) = (self.gaussian(), self.problem.image);
+        let (total, task, stream) = self.asked(0, of);
         let mut folder = match claim(out, &digest(&path)?, image.with_n(total))? {
             Work::Done(summary) => return Ok(summary),
             Work::Open(folder) => folder,
         };
         let model = Model::load(self.backend, &Checkpoint::open(&path)?, image, false)?;
         let gaussian = model.prior().ok_or_else(|| Error::mismatch(path.display(), "a Gaussian prior", "none"))?;
-        self.watch.begin(0, Task::Sample, total, folder.done());
+        self.watch.begin(0, task, total, folder.done());
         while folder.done() < total {
             let (start, done) = (Instant::now(), folder.done());
             let range = done..(done + GAUSSIAN_BATCH).min(total);
-            let (draws, samples) = (self.config.sample.draws, range.len());
-            let x = prior::draw_posterior(gaussian, &self.problem.observations, image, range, draws, self.stream(0))?;
+            let (observations, draws, samples) = (&self.problem.observations, self.config.sample.draws, range.len());
+            let x = match of {
+                Of::Posterior => prior::draw_posterior(gaussian, observations, image, range, draws, stream)?,
+                Of::Prior(_) => prior::draw_prior(gaussian, range, stream),
+            };
             let seconds = start.elapsed().as_secs_f64();
             folder.append(&x, Batch { samples, seconds, breakdowns: 0, failures: Vec::new() })?;
             self.watch.update(folder.done() as f64);

@@ -7,7 +7,10 @@ use super::state::Phase;
 use super::unobserved::{Directions, total_variance};
 use crate::backend::Shape;
 use crate::data::{NpyReader, Observations, Samples};
-use crate::metrics::{SinkhornSettings, observation_residual, sinkhorn_authors, sliced_wasserstein_observations};
+use crate::metrics::features::{FD_GARMENTS, Garments};
+use crate::metrics::{
+    FeatureMoments, SinkhornSettings, observation_residual, sinkhorn_authors, sliced_wasserstein_observations,
+};
 use crate::ops::TrainingOps;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
@@ -24,15 +27,16 @@ const CHUNK: usize = 256;
 const RANGE: f64 = 4.0;
 
 impl<B: TrainingOps> Run<'_, B> {
-    /// Samples the learned prior, measures, and ends the lap.
+    /// Samples the prior, measures, and ends the lap. That of lap 0 is the Gaussian, or the warm start's: what the laps begin with.
     ///
     /// | number | of |
     /// |---|---|
     /// | `sliced_wasserstein` | held-out (y, A) and (A x + noise, A), x from the prior: it falls with KL(p(y) ‖ q(y)) |
-    /// | `held_out_loss` | the denoising loss on the draws of held-out observations, at the M step's end |
+    /// | `held_out_loss` | the denoising loss on the draws of held-out observations, at the M step's end; not of lap 0 |
     /// | `chi2` | ‖y - A x‖²/(M σ_y²) of those draws: 1 on average for exact ones |
     /// | `variance`, `variance_unobserved` | of the prior, in all elements and along [`Directions`] |
     /// | `sinkhorn` | the authors' figure for the prior, with λ = 1e-3, where `metrics.truth` has vectors |
+    /// | `frechet` | between the prior and the images of `metrics.truth`, in the features that `frechet_features` names |
     /// | `psnr` | of the mean of the draws of each held-out observation, in dB |
     pub(super) fn measure(&mut self) -> Result<()> {
         let (start, lap) = (Instant::now(), self.state.lap);
@@ -67,7 +71,9 @@ impl<B: TrainingOps> Run<'_, B> {
         numbers.put("sliced_wasserstein", distance);
         let (path, first, sample) = (self.lap()?.samples(), self.problem.training, &self.config.sample);
         numbers.put("chi2", chi_square(&observations, &path, first, sample)?);
-        numbers.put("held_out_loss", self.last_held_out_loss(lap)?);
+        if let Some(loss) = self.last_held_out_loss(lap)? {
+            numbers.put("held_out_loss", loss);
+        }
         if let Some(truth) = &self.problem.heldout_truth {
             numbers.put("psnr", psnr(truth, &path, first, sample.draws)?);
         }
@@ -75,7 +81,7 @@ impl<B: TrainingOps> Run<'_, B> {
     }
 
     /// The prior's variances, and its distance to the truth where that is known.
-    fn measure_prior(&self, prior: &Samples<f32>, numbers: &mut Numbers) -> Result<()> {
+    fn measure_prior(&mut self, prior: &Samples<f32>, numbers: &mut Numbers) -> Result<()> {
         numbers.put("variance", total_variance(prior));
         if let Some(directions) = Directions::least_observed(&self.problem.observations) {
             numbers.put("variance_unobserved", directions.variance(prior));
@@ -84,14 +90,25 @@ impl<B: TrainingOps> Run<'_, B> {
         if truth.shape.pixels() == 1 {
             numbers.put("sinkhorn", sinkhorn(truth, prior)?);
         }
+        if Garments::<B>::takes(truth.shape) {
+            let garments = Garments::new(self.backend);
+            let of = |x| FeatureMoments::of(&garments.features(x)?);
+            let of_truth = match self.truth_features.take() {
+                Some(known) => known,
+                None => of(truth)?,
+            };
+            numbers.put("frechet", of(prior)?.frechet(&of_truth)?);
+            numbers.0.insert("frechet_features".to_owned(), json!(FD_GARMENTS));
+            self.truth_features = Some(of_truth);
+        }
         Ok(())
     }
 
     /// That of the last line of the lap's M step.
-    fn last_held_out_loss(&self, lap: usize) -> Result<f64> {
+    fn last_held_out_loss(&self, lap: usize) -> Result<Option<f64>> {
         let lines = self.directory.lines()?;
         let mut of_lap = lines.iter().rev().filter(|line| line["phase"] == "train" && line["lap"] == lap);
-        Ok(of_lap.find_map(|line| line["held_out_loss"].as_f64()).unwrap_or(f64::NAN))
+        Ok(of_lap.find_map(|line| line["held_out_loss"].as_f64()))
     }
 }
 
@@ -107,7 +124,7 @@ impl Numbers {
 
 /// A lap's numbers, for people.
 fn summary(line: &Value) -> String {
-    let numbers = ["sliced_wasserstein", "sinkhorn", "held_out_loss", "chi2", "psnr", "variance_unobserved"];
+    let numbers = ["sliced_wasserstein", "frechet", "sinkhorn", "held_out_loss", "chi2", "psnr", "variance_unobserved"];
     let numbers = numbers.iter().filter_map(|name| Some(format!("{name} {:.4}", line[*name].as_f64()?)));
     let all: Vec<String> = std::iter::once(format!("lap {}", line["lap"])).chain(numbers).collect();
     format!("{}, {:.0} s", all.join(", "), line["seconds"].as_f64().unwrap_or(f64::NAN))

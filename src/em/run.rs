@@ -6,6 +6,7 @@ use super::{Config, Directory, Draws, Problem, State, Watch, disk};
 use crate::data::Checkpoint;
 use crate::data::checkpoint::{Kind, Metadata};
 use crate::diffusion::samplers::Plan;
+use crate::metrics::FeatureMoments;
 use crate::ops::TrainingOps;
 use crate::ops::noise::{Purpose, Stream};
 use crate::posterior::CovarianceKind;
@@ -32,6 +33,8 @@ pub struct Run<'a, B: TrainingOps> {
     pub(super) plan: Plan,
     pub(super) directory: Directory,
     pub(super) state: State,
+    /// Those of [`Problem::truth`], once they are known: the same in every lap.
+    pub(super) truth_features: Option<FeatureMoments>,
     pub(super) watch: &'a mut dyn Watch,
 }
 
@@ -59,7 +62,8 @@ impl<'a, B: TrainingOps> Run<'a, B> {
         let lap = found.as_ref().map_or(0, |state| state.lap);
         disk::check(start.out, need(&config, &problem, &metadata, lap))?;
         let (directory, state) = Directory::claim(start.out, &config, fresh)?;
-        let run = Self { backend, config, problem, metadata, plan, directory, state, watch };
+        let truth_features = None;
+        let run = Self { backend, config, problem, metadata, plan, directory, state, truth_features, watch };
         if let Some(path) = start.warm_start
             && (run.state.lap, run.state.phase) == (0, Phase::Sample)
         {

@@ -11,7 +11,7 @@ pub enum Task {
     Train,
     /// Draws of the posterior.
     Sample,
-    /// Samples of the learned prior.
+    /// Samples of the prior.
     Prior,
 }
 

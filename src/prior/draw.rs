@@ -1,4 +1,4 @@
-//! Exact draws of the posterior under a Gaussian prior.
+//! Exact draws of a Gaussian prior, and of the posterior under it.
 
 use super::system::{System, Systems};
 use crate::Result;
@@ -8,6 +8,16 @@ use crate::diffusion::Gaussian;
 use crate::ops::noise::{Purpose, Stream};
 use rayon::prelude::*;
 use std::ops::Range;
+
+/// Draws number `range` of x ~ N(μ, Σ). The bits of a draw depend on its number and on the seed, EM iteration, epoch and step of
+/// `stream`; they share nothing with the draws that [`draw_posterior`] makes with the same stream.
+///
+/// # Shapes
+/// (`range`, D).
+pub fn draw_prior(gaussian: &Gaussian, range: Range<usize>, stream: Stream) -> Vec<f32> {
+    let stream = Stream { correction: 1, ..stream }; // draw_posterior corrects those of correction 0
+    range.into_par_iter().flat_map_iter(|k| prior_sample(gaussian, stream, k as u32)).map(|x| x as f32).collect()
+}
 
 /// Draws number `range` of p(x | y), x ~ N(μ, Σ), y = A x + noise: number k is draw k mod `draws` of observation
 /// k / `draws`. By Matheron's rule, with x ~ N(μ, Σ) and e ~ N(0, σ_y² I),
@@ -62,7 +72,18 @@ pub fn draw_posterior(
     Ok(x)
 }
 
-/// Draw number `sample`.
+/// Draw number `sample` of the prior.
+fn prior_sample(gaussian: &Gaussian, stream: Stream, sample: u32) -> Vec<f64> {
+    let (d, rank) = (gaussian.mean().len(), gaussian.factor().cols());
+    let z = normals(Stream { purpose: Purpose::Prior, ..stream }, sample, d + rank);
+    let mut x = gaussian.factor().apply(&z[d..]);
+    for (i, x) in x.iter_mut().enumerate() {
+        *x += gaussian.mean()[i] + gaussian.diag()[i].sqrt() * z[i];
+    }
+    x
+}
+
+/// Draw number `sample` of the posterior.
 fn matheron(
     gaussian: &Gaussian,
     system: &dyn System,
@@ -71,12 +92,7 @@ fn matheron(
     stream: Stream,
     sample: u32,
 ) -> Vec<f64> {
-    let (d, rank) = (gaussian.mean().len(), gaussian.factor().cols());
-    let z = normals(Stream { purpose: Purpose::Prior, ..stream }, sample, d + rank);
-    let mut x = gaussian.factor().apply(&z[d..]);
-    for (i, x) in x.iter_mut().enumerate() {
-        *x += gaussian.mean()[i] + gaussian.diag()[i].sqrt() * z[i];
-    }
+    let mut x = prior_sample(gaussian, stream, sample);
     // correction 1: with `diem observe`'s seed, correction 0 would be the very noise that the observation already has
     let e = normals(Stream { purpose: Purpose::Measurement, correction: 1, ..stream }, sample, y.len());
     let expected = system.forward(&x);

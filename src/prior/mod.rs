@@ -18,7 +18,7 @@ mod save;
 mod system;
 
 pub use ddim::draw_posterior_ddim;
-pub use draw::draw_posterior;
+pub use draw::{draw_posterior, draw_prior};
 pub use evidence::log_evidence;
 pub use fit::{Fit, Settings, Update, fit};
 pub use ppca::ppca;

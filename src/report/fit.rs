@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// Pictures of a lap, and what they show.
 const PICTURES: [(&str, &str); 3] = [
     ("preview.png", "Observations, each followed by draws of its posterior."),
-    ("prior.png", "Samples of the learned prior."),
+    ("prior.png", "Samples of the prior."),
     ("corner.png", "Pairs of components: samples of the prior and the truth."),
 ];
 /// Earlier laps that are shown.
@@ -101,9 +101,8 @@ impl<'a> Run<'a> {
         for lap in 0..=done {
             let model = (lap > 0).then_some("model.safetensors");
             let pictures = images.then_some(["preview.png", "prior.png"]);
-            let pictures = pictures.into_iter().flatten().filter(|file| lap > 0 || *file == "preview.png");
-            let files =
-                model.into_iter().chain(pictures).filter(|file| self.lap().is_some_and(|l| l > 0) && !has(lap, file));
+            let files = model.into_iter().chain(pictures.into_iter().flatten());
+            let files = files.filter(|file| self.lap().is_some_and(|l| l > 0) && !has(lap, file));
             missing.extend(files.map(|file| format!("lap-{lap:03}/{file} is missing")));
         }
         self.notes.extend(missing);
@@ -129,7 +128,7 @@ impl<'a> Run<'a> {
     fn state_section(&self) -> Node {
         let seconds: f64 = self.log.laps().into_iter().map(|lap| timings::seconds(&self.log, lap)).sum();
         let mut entries = vec![
-            ("laps done".to_owned(), self.log.of("lap").count().to_string()),
+            ("laps done".to_owned(), self.log.of("lap").filter(|entry| entry.lap > 0).count().to_string()),
             ("time counted".to_owned(), timings::time(seconds)),
         ];
         let told = |name: &str| match name {

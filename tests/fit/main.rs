@@ -4,6 +4,7 @@ mod interruptions;
 mod oracle;
 mod refusals;
 
+use diem::data::{Array, npy};
 use diem::em::Config;
 use serde_json::Value;
 use std::fs;
@@ -46,6 +47,40 @@ save_seconds = 0.0
 
 [metrics]
 samples = 12
+projections = 8
+truth = "x.npy"
+"#;
+
+const IMAGES: &str = r#"
+[observations]
+file = "y.npz"
+operator = "mask"
+
+[model]
+kind = "unet"
+channels = [4]
+blocks = [1]
+emb = 8
+patch = 4
+
+[gaussian]
+rank = 2
+iterations = 2
+
+[train]
+batch = 8
+lr = 1e-3
+
+[sample]
+sampler = "2m-sde"
+steps = 4
+
+[laps]
+count = 1
+steps = 8
+
+[metrics]
+samples = 8
 projections = 8
 truth = "x.npy"
 "#;
@@ -107,9 +142,8 @@ impl Home {
     /// What a run has learned and drawn.
     fn results(&self, run: &str, laps: usize) -> Vec<(String, Vec<u8>)> {
         let files = (0..=laps).flat_map(|lap| {
-            let names: &[&str] =
-                if lap == 0 { &["samples.npy"] } else { &["model.safetensors", "samples.npy", "prior.npy"] };
-            names.iter().map(move |name| format!("lap-{lap:03}/{name}"))
+            let names = ["samples.npy", "prior.npy", "model.safetensors"]; // the Gaussian prior's model lies elsewhere
+            names.into_iter().take(if lap == 0 { 2 } else { 3 }).map(move |name| format!("lap-{lap:03}/{name}"))
         });
         files.map(|file| (file.clone(), self.read(&format!("{run}/{file}")))).collect()
     }
@@ -149,18 +183,24 @@ fn a_run_learns_draws_and_measures() {
     }
     let lines = home.metrics("run");
     let count = |phase: &str, lap: usize| lines.iter().filter(|l| l["phase"] == phase && l["lap"] == lap).count();
-    assert_eq!((count("gaussian", 0), count("sample", 0)), (4, 1)); // N(0, I), and three iterations
+    // N(0, I), and three iterations; what the laps begin with is measured as they are
+    assert_eq!((count("gaussian", 0), count("train", 0), count("sample", 0), count("lap", 0)), (4, 0, 1, 1));
     for lap in 1..=2 {
         // 90 draws of 45 observations are 11 batches of 8; every epoch has a line, and the last step
         assert_eq!((count("train", lap), count("sample", lap), count("lap", lap)), (6, 1, 1), "lap {lap}");
     }
     let evidence: Vec<f64> = lines.iter().filter_map(|l| l["log_evidence"].as_f64()).collect();
     assert!(evidence.windows(2).all(|pair| pair[1] >= pair[0]), "{evidence:?}");
-    let last = lines.last().unwrap();
-    for name in ["sliced_wasserstein", "held_out_loss", "chi2", "variance", "variance_unobserved", "sinkhorn", "psnr"] {
-        assert!(last[name].as_f64().is_some_and(|x| x > 0.0), "{name} of {last}");
+    for line in lines.iter().filter(|line| line["phase"] == "lap") {
+        for name in ["sliced_wasserstein", "chi2", "variance", "variance_unobserved", "sinkhorn", "psnr"] {
+            assert!(line[name].as_f64().is_some_and(|x| x > 0.0), "{name} of {line}");
+        }
+        assert_eq!(line["held_out_loss"].as_f64().is_some_and(|x| x > 0.0), line["lap"] != 0, "{line}");
+        assert_eq!(line.get("frechet"), None, "vectors have no such features");
     }
-    assert!(home.read("run/lap-002/corner.png").starts_with(b"\x89PNG"));
+    for lap in 0..=2 {
+        assert!(home.read(&format!("run/lap-{lap:03}/corner.png")).starts_with(b"\x89PNG"));
+    }
     // the network is an ordinary checkpoint, with the Gaussian of its data
     home.run("sample --model run/lap-002/model.safetensors --observations y.npz --operator dense --covariance prior --steps 4 --out s");
     // every default is filled in, and what is filled in is read again
@@ -168,6 +208,34 @@ fn a_run_learns_draws_and_measures() {
     assert_eq!(written, Config::read(&home.path("config.toml")).unwrap());
     assert!(String::from_utf8(home.read("run/config.toml")).unwrap().contains("max_dropped = 0.1"));
     assert!(home.run("fit run/config.toml").contains("complete"));
+}
+
+/// Images of 32 x 32 x 1 have a Frechet distance to the truth, others have not.
+#[test]
+fn images_are_compared_in_the_features_of_garments() {
+    let home = Home::new();
+    for (side, compared) in [(32, true), (16, false)] {
+        let pixel = |i: usize| {
+            let (n, y, x) = (i / (side * side), i / side % side, i % side);
+            2.0 * ((n + 1) as f32 * 0.3).sin() * ((x + n) as f32 * 0.2).cos() * (y as f32 * 0.1).cos()
+        };
+        let images = Array::f32(&[40, side, side, 1], (0..40 * side * side).map(pixel).collect());
+        npy::write(&home.path("x.npy"), &images).unwrap();
+        home.run("observe --input x.npy --keep 0.5 --noise 0.01 --out y.npz --force");
+        fs::write(home.path("images.toml"), IMAGES).unwrap();
+        let out = format!("run-{side}");
+        home.run(&format!("fit images.toml --out {out}"));
+        let lines: Vec<_> = home.metrics(&out).into_iter().filter(|line| line["phase"] == "lap").collect();
+        assert_eq!(lines.len(), 2, "the Gaussian prior, and a lap");
+        for line in lines {
+            assert_eq!(line["frechet"].as_f64().is_some_and(|d| d > 0.0), compared, "{line}");
+            assert_eq!(line["frechet_features"] == "FD-garments", compared, "{line}");
+            assert!(line["psnr"].as_f64().is_some(), "{line}");
+            for picture in ["preview.png", "prior.png"] {
+                assert!(home.read(&format!("{out}/lap-00{}/{picture}", line["lap"])).starts_with(b"\x89PNG"));
+            }
+        }
+    }
 }
 
 #[test]
