@@ -12,6 +12,9 @@ use crate::{Error, Result};
 use serde_json::json;
 use std::time::Instant;
 
+/// So many steps in a row are no accident: see [`Run::stop_if_diverged`].
+const PATIENCE: usize = 16;
+
 impl<B: TrainingOps> Run<'_, B> {
     /// Learns from the draws of the lap before.
     pub(super) fn m_step(&mut self) -> Result<()> {
@@ -82,6 +85,7 @@ impl<B: TrainingOps> Run<'_, B> {
             training.since += 1;
             training.loss += report.loss;
             training.gradient_norm += report.gradient_norm;
+            self.stop_if_diverged(training, &report, total)?;
             let last = training.step == total;
             let heldout = match training.step.is_multiple_of(every) || last {
                 true if !draws.heldout.is_empty() => {
@@ -105,7 +109,24 @@ impl<B: TrainingOps> Run<'_, B> {
         Ok(())
     }
 
-    /// A line of the steps since the last one; stops where the loss is too large.
+    /// Stops where the median of a batch's losses has been too large for some steps in a row. A network that has diverged is
+    /// wrong about most samples, and stays so; a mean says less, as one draw far out (its target is x itself where σ is large)
+    /// raises it without limit, and would stop a run that the others are enough for.
+    fn stop_if_diverged(&self, training: &mut Training, report: &StepReport, total: usize) -> Result<()> {
+        let limit = self.config.laps.max_loss;
+        training.too_large = if report.median_loss > limit { training.too_large + 1 } else { 0 };
+        if training.too_large < PATIENCE.min(total) {
+            return Ok(());
+        }
+        let (lap, steps) = (self.state.lap, training.too_large);
+        Err(Error::Diverged(format!(
+            "lap {lap}: after step {} the median loss of a batch is {:.3}, and was above laps.max_loss = {limit} for {steps} steps \
+             in a row: a learning rate too large, or most draws far out (sample.bound drops them)",
+            training.step, report.median_loss
+        )))
+    }
+
+    /// A line of the steps since the last one.
     fn note_losses(&mut self, training: &mut Training, report: &StepReport, heldout: Option<f64>) -> Result<()> {
         let (lap, count) = (self.state.lap, training.since as f64);
         let loss = training.loss / count;
@@ -118,16 +139,7 @@ impl<B: TrainingOps> Run<'_, B> {
         }
         self.directory.note(&numbers)?;
         self.state.seconds += training.seconds;
-        *training = Training { step: training.step, ..Training::default() };
-        let limit = self.config.laps.max_loss;
-        if loss > limit || heldout.is_some_and(|loss| loss > limit) {
-            let reason = format!(
-                "after step {} the loss is {loss:.3}, above laps.max_loss = {limit}: a learning rate too large, or draws far out \
-                 (sample.bound drops them)",
-                training.step
-            );
-            return Err(Error::Diverged(format!("lap {lap}: {reason}")));
-        }
+        *training = Training { step: training.step, too_large: training.too_large, ..Training::default() };
         Ok(())
     }
 }

@@ -66,6 +66,9 @@ pub struct Training {
     pub gradient_norm: f64,
     /// Their seconds.
     pub seconds: f64,
+    /// The last steps, so many in a row, whose median loss was too large.
+    #[serde(default)]
+    pub too_large: usize,
 }
 
 impl State {

@@ -36,6 +36,8 @@ pub struct StepReport {
     pub epoch: u64,
     /// The mean of the batch's losses.
     pub loss: f64,
+    /// Their median: what the loss of most samples is, however far out a few are.
+    pub median_loss: f64,
     /// The gradient's global norm, before it was clipped.
     pub gradient_norm: f64,
     /// The learning rate.
@@ -237,8 +239,10 @@ impl<'a, B: TrainingOps> Trainer<'a, B> {
             }
         }
         let loss = each.iter().sum::<f64>() / each.len() as f64;
+        let middle = each.len() / 2;
+        let median_loss = *each.select_nth_unstable_by(middle, f64::total_cmp).1;
         let ends_epoch = number as u64 + 1 == per_epoch;
-        let report = StepReport { step: self.step, epoch, loss, gradient_norm, lr: adam.lr, ends_epoch };
+        let report = StepReport { step: self.step, epoch, loss, median_loss, gradient_norm, lr: adam.lr, ends_epoch };
         (self.step, self.means) = (self.step + 1, self.means.with(&report));
         Ok(report)
     }

@@ -2,14 +2,15 @@
 
 use super::*;
 use diem::backend::reference::Reference;
-use diem::data::Checkpoint;
+use diem::data::{Checkpoint, Observations, OperatorKind};
 
 #[test]
 fn a_run_that_goes_wrong_stops_with_the_reason() {
     let home = Home::new();
     for (name, change, parts) in [
         ("bound", ("bound = 6.0", "bound = 0.5"), ["lap 0: 0 of 96 draws are not finite", "out of bounds"]),
-        ("loss", ("lines = 6", "lines = 6\nmax_loss = 0.01"), ["lap 1: after step", "laps.max_loss = 0.01"]),
+        ("loss", ("lines = 6", "lines = 6\nmax_loss = 0.01"), ["lap 1: after step 16", "laps.max_loss = 0.01"]),
+        ("fast", ("batch = 8", "batch = 8\nlr = 30.0"), ["lap 1: after step", "laps.max_loss = 100 for 16 steps"]),
         ("lr", ("batch = 8", "batch = 8\nlr = 1e30"), ["non-finite value", "training step"]),
     ] {
         home.configure(&format!("{name}.toml"), &[change]);
@@ -22,6 +23,22 @@ fn a_run_that_goes_wrong_stops_with_the_reason() {
     // allowed more, it goes on
     home.configure("loss.toml", &[]);
     home.run("fit loss.toml");
+}
+
+/// One observation far out has draws far out, which raise the mean loss without limit: the run is not stopped for them.
+#[test]
+fn few_draws_far_out_do_not_stop_a_run() {
+    let home = Home::new();
+    home.run("fit config.toml --out run");
+    let observations = Observations::read(&home.path("y.npz"), OperatorKind::Dense).unwrap();
+    let mut y = observations.y().clone();
+    y.data[..2].fill(3e3);
+    let (noise, measured) = (observations.noise().to_vec(), observations.measured().clone());
+    Observations::new(&home.path("far.npz"), y, noise, measured).unwrap().write().unwrap();
+    home.configure("far.toml", &[("y.npz", "far.npz"), ("bound = 6.0\n", ""), ("count = 2", "count = 1")]);
+    home.run("fit far.toml --warm-start run/gaussian.safetensors");
+    let losses: Vec<f64> = home.metrics("far").iter().filter_map(|line| line["loss"].as_f64()).collect();
+    assert!(losses.iter().all(|loss| *loss > 100.0), "the means are above laps.max_loss: {losses:?}");
 }
 
 /// Draws that are not numbers are never learned from; the reason names the first with its step and layer.

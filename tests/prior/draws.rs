@@ -1,8 +1,15 @@
-//! Posterior draws against the closed form, and their bits.
+//! Draws of the prior and of posteriors against the closed form, and their bits.
 
 use super::oracle::{D, IMAGE, Operator, assert_moments, exact, observe, samples, stream, truth, with_threads};
 use diem::backend::cpu::{Cpu, Options};
-use diem::prior::{draw_posterior, draw_posterior_ddim};
+use diem::prior::{draw_posterior, draw_posterior_ddim, draw_prior};
+
+#[test]
+fn draws_of_the_prior_have_its_moments_and_the_bits_of_their_number() {
+    let (prior, all) = (truth(), with_threads(1, || draw_prior(&truth(), 0..10_000, stream())));
+    assert_moments(&all, prior.mean(), &prior.covariance(), 0.0);
+    assert_eq!(with_threads(3, || draw_prior(&prior, 17..40, stream())), all[17 * D..40 * D]);
+}
 
 #[test]
 fn draws_have_the_posteriors_moments() {

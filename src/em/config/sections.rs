@@ -57,7 +57,7 @@ pub struct Laps {
     pub max_dropped: f64,
     /// Stop when more than this share of a lap's solves breaks down.
     pub max_breakdowns: f64,
-    /// Stop when the loss is above this: that of a network that gives 0 is about 1.
+    /// Stop when the median of a batch's losses stays above this: that of a network that gives 0 is about 1.
     pub max_loss: f64,
     /// Of how many laps the samples stay on disk, from the last; all where it is not given. Others can be drawn again.
     #[serde(skip_serializing_if = "Option::is_none")]
