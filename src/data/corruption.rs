@@ -20,7 +20,7 @@ pub fn random_projections(images: Shape, m: usize, seed: u64) -> Samples<f32> {
     let stream = Stream::new(seed, Purpose::Operator);
     let d = images.row();
     each_row(Shape::new(images.n, 1, m, d), |sample, a: &mut [f32]| {
-        let mut normals = normals(stream, sample);
+        let mut normals = stream.each_normal(sample);
         for direction in a.chunks_exact_mut(d) {
             let z: Vec<f64> = normals.by_ref().take(d).collect();
             let norm = z.iter().map(|z| z * z).sum::<f64>().sqrt();
@@ -66,11 +66,11 @@ fn measure(images: &Samples<f32>, measured: &Measured, noise: &[f64], stream: St
         match measured {
             Measured::Mask(_) => {
                 let x = x.iter().map(|x| f64::from(*x));
-                y.iter_mut().zip(x).zip(normals(stream, sample)).for_each(|((y, x), z)| *y = with_noise(x, z));
+                y.iter_mut().zip(x).zip(stream.each_normal(sample)).for_each(|((y, x), z)| *y = with_noise(x, z));
             }
             Measured::Dense(a) => {
                 let ax = a.row(sample as usize).chunks_exact(x.len()).map(|a| dot(a, x));
-                y.iter_mut().zip(ax).zip(normals(stream, sample)).for_each(|((y, ax), z)| *y = with_noise(ax, z));
+                y.iter_mut().zip(ax).zip(stream.each_normal(sample)).for_each(|((y, ax), z)| *y = with_noise(ax, z));
             }
         }
     })
@@ -81,11 +81,6 @@ fn each_row<T: Copy + Default + Send>(shape: Shape, fill: impl Fn(u32, &mut [T])
     let mut data = vec![T::default(); shape.len()];
     data.par_chunks_exact_mut(shape.row()).enumerate().for_each(|(sample, row)| fill(sample as u32, row));
     Samples::new(shape, data)
-}
-
-/// Standard normal numbers, one for each element of a sample.
-fn normals(stream: Stream, sample: u32) -> impl Iterator<Item = f64> {
-    (0..=u32::MAX).flat_map(move |block| stream.normals(sample, block))
 }
 
 fn dot(a: &[f32], x: &[f32]) -> f64 {

@@ -7,7 +7,7 @@ use crate::data::Checkpoint;
 use crate::ops::TrainingOps;
 use crate::ops::noise::Stream;
 use crate::prior::{self, ppca};
-use crate::train::{Initial, StepReport, Trainer};
+use crate::train::{EpochMeans, Initial, StepReport, Trainer};
 use crate::{Error, Result};
 use serde_json::json;
 use std::time::Instant;
@@ -82,9 +82,6 @@ impl<B: TrainingOps> Run<'_, B> {
             let start = Instant::now();
             let report = trainer.step(&draws.training, stream).map_err(diverged)?;
             training.step += 1;
-            training.since += 1;
-            training.loss += report.loss;
-            training.gradient_norm += report.gradient_norm;
             self.stop_if_diverged(training, &report, total)?;
             let last = training.step == total;
             let heldout = match training.step.is_multiple_of(every) || last {
@@ -95,7 +92,7 @@ impl<B: TrainingOps> Run<'_, B> {
             };
             training.seconds += start.elapsed().as_secs_f64();
             if training.step.is_multiple_of(every) || last {
-                self.note_losses(training, &report, heldout)?;
+                self.note_losses(training, trainer.epoch_means(), report.lr, heldout)?;
             }
             self.watch.update(training.step as f64);
             if saved.elapsed().as_secs_f64() >= self.config.laps.save_seconds && !last {
@@ -126,20 +123,19 @@ impl<B: TrainingOps> Run<'_, B> {
         )))
     }
 
-    /// A line of the steps since the last one.
-    fn note_losses(&mut self, training: &mut Training, report: &StepReport, heldout: Option<f64>) -> Result<()> {
-        let (lap, count) = (self.state.lap, training.since as f64);
-        let loss = training.loss / count;
+    /// A line of the epoch that ends here, or of as much of it as a lap has.
+    fn note_losses(&mut self, training: &mut Training, means: EpochMeans, lr: f64, heldout: Option<f64>) -> Result<()> {
+        let EpochMeans { epoch, loss, gradient_norm, .. } = means;
         let mut numbers = json!({
-            "phase": "train", "lap": lap, "epoch": report.epoch + 1, "step": training.step, "loss": loss,
-            "gradient_norm": training.gradient_norm / count, "lr": report.lr, "seconds": training.seconds,
+            "phase": "train", "lap": self.state.lap, "epoch": epoch + 1, "step": training.step, "loss": loss,
+            "gradient_norm": gradient_norm, "lr": lr, "seconds": training.seconds,
         });
         if let Some(heldout) = heldout {
             numbers["held_out_loss"] = heldout.into();
         }
         self.directory.note(&numbers)?;
         self.state.seconds += training.seconds;
-        *training = Training { step: training.step, too_large: training.too_large, ..Training::default() };
+        training.seconds = 0.0;
         Ok(())
     }
 }

@@ -1,15 +1,16 @@
 //! What is known of a lap: `metrics.jsonl`'s line of phase "lap".
 
-use super::Run;
 use super::config::Sample;
 use super::draws::{bounded, finite};
 use super::state::Phase;
 use super::unobserved::{Directions, total_variance};
+use super::{Config, Problem, Run};
 use crate::backend::Shape;
 use crate::data::{NpyReader, Observations, Samples};
 use crate::metrics::features::{FD_GARMENTS, Garments};
 use crate::metrics::{
-    FeatureMoments, SinkhornSettings, observation_residual, sinkhorn_authors, sliced_wasserstein_observations,
+    FeatureMoments, PredictiveDistance, SinkhornSettings, observation_residual, predictive_score, restoration,
+    sinkhorn_authors, sliced_wasserstein_observations,
 };
 use crate::ops::TrainingOps;
 use crate::{Error, Result};
@@ -23,33 +24,32 @@ const SINKHORN_POINTS: usize = 4096;
 /// Observations in memory at a time.
 const CHUNK: usize = 256;
 
-/// From black to white.
-const RANGE: f64 = 4.0;
-
 impl<B: TrainingOps> Run<'_, B> {
     /// Samples the prior, measures, and ends the lap. That of lap 0 is the Gaussian, or the warm start's: what the laps begin with.
     ///
     /// | number | of |
     /// |---|---|
-    /// | `sliced_wasserstein` | held-out (y, A) and (A x + noise, A), x from the prior: it falls with KL(p(y) ‖ q(y)) |
+    /// | `crps` | what the prior predicts of held-out (y, A), scored: it falls as KL(p(y) ‖ q(y)) does |
+    /// | `sliced_wasserstein` | between held-out (y, A) and (A x + noise, A), x from the prior |
+    /// | `sliced_wasserstein_floor` | what that would be, on average, where the prior is right |
     /// | `held_out_loss` | the denoising loss on the draws of held-out observations, at the M step's end; not of lap 0 |
     /// | `chi2` | ‖y - A x‖²/(M σ_y²) of those draws: 1 on average for exact ones |
     /// | `variance`, `variance_unobserved` | of the prior, in all elements and along [`Directions`] |
     /// | `sinkhorn` | the authors' figure for the prior, with λ = 1e-3, where `metrics.truth` has vectors |
     /// | `frechet` | between the prior and the images of `metrics.truth`, in the features that `frechet_features` names |
-    /// | `psnr` | of the mean of the draws of each held-out observation, in dB |
+    /// | `psnr` | of the mean of the draws of each held-out observation, in dB; the mean over observations |
     pub(super) fn measure(&mut self) -> Result<()> {
         let (start, lap) = (Instant::now(), self.state.lap);
-        let count = self.config.metrics.samples.max(self.problem.heldout());
+        let count = prior_samples(&self.config, &self.problem);
         let failures = self.draw_prior(lap, count)?.failures.len();
         let prior = read(&self.lap()?.prior(), self.problem.image)?;
         let mut numbers = Numbers::default();
-        self.measure_heldout(&prior, &mut numbers)?;
         let prior = finite_rows(&prior);
         if prior.shape.n < 2 {
             let reason = format!("lap {lap}: {failures} of {count} samples of the prior are not finite");
             return Err(Error::Diverged(reason));
         }
+        self.measure_heldout(&prior, &mut numbers)?;
         self.measure_prior(&prior, &mut numbers)?;
         self.write_prior_pictures(&prior)?;
         let mut line = json!({"phase": "lap", "lap": lap, "prior_failures": failures});
@@ -67,8 +67,12 @@ impl<B: TrainingOps> Run<'_, B> {
     fn measure_heldout(&self, prior: &Samples<f32>, numbers: &mut Numbers) -> Result<()> {
         let Some(observations) = self.problem.heldout_observations() else { return Ok(()) };
         let (lap, projections) = (self.state.lap, self.config.metrics.projections);
-        let distance = sliced_wasserstein_observations(&observations, prior, projections, self.stream(lap))?;
+        let stream = self.stream(0); // all laps are asked the same
+        numbers.put("crps", predictive_score(&observations, prior, stream)?);
+        let PredictiveDistance { distance, floor } =
+            sliced_wasserstein_observations(&observations, prior, projections, stream)?;
         numbers.put("sliced_wasserstein", distance);
+        numbers.put("sliced_wasserstein_floor", floor);
         let (path, first, sample) = (self.lap()?.samples(), self.problem.training, &self.config.sample);
         numbers.put("chi2", chi_square(&observations, &path, first, sample)?);
         if let Some(loss) = self.last_held_out_loss(lap)? {
@@ -112,6 +116,11 @@ impl<B: TrainingOps> Run<'_, B> {
     }
 }
 
+/// Samples of the prior that a lap is measured by: two for each held-out observation, or more.
+pub(super) fn prior_samples(config: &Config, problem: &Problem) -> usize {
+    config.metrics.samples.max(2 * problem.heldout())
+}
+
 /// Named numbers; one that is not finite is null.
 #[derive(Default)]
 struct Numbers(Map<String, Value>);
@@ -124,7 +133,7 @@ impl Numbers {
 
 /// A lap's numbers, for people.
 fn summary(line: &Value) -> String {
-    let numbers = ["sliced_wasserstein", "frechet", "sinkhorn", "held_out_loss", "chi2", "psnr", "variance_unobserved"];
+    let numbers = ["crps", "frechet", "sinkhorn", "held_out_loss", "chi2", "psnr", "variance_unobserved"];
     let numbers = numbers.iter().filter_map(|name| Some(format!("{name} {:.4}", line[*name].as_f64()?)));
     let all: Vec<String> = std::iter::once(format!("lap {}", line["lap"])).chain(numbers).collect();
     format!("{}, {:.0} s", all.join(", "), line["seconds"].as_f64().unwrap_or(f64::NAN))
@@ -152,20 +161,16 @@ pub(super) fn chi_square(observations: &Observations, path: &Path, first: usize,
     Ok(sum / count as f64)
 }
 
-/// 10 lg(4² N D/Σ ‖x̄ - x‖²), x̄ the mean of the `draws` draws of each image, which begin at number `first` of observations.
+/// [`restoration`]'s PSNR by the `draws` draws of each image, which begin at number `first` of observations in the file.
 fn psnr(truth: &Samples<f32>, path: &Path, first: usize, draws: usize) -> Result<f64> {
     let mut file = NpyReader::open(path)?;
-    let row = file.row();
-    let mut x = vec![0.0f32; draws * row];
-    let mut squares = 0.0;
-    for n in 0..truth.shape.n {
-        file.read((first + n) * draws, &mut x)?;
-        for (i, truth) in truth.row(n).iter().enumerate() {
-            let mean = x.iter().skip(i).step_by(row).map(|x| f64::from(*x)).sum::<f64>() / draws as f64;
-            squares += (mean - f64::from(*truth)).powi(2);
-        }
+    let mut x = Samples::new(truth.shape.with_n(truth.shape.n * draws), vec![0.0; truth.data.len() * draws]);
+    file.read(first * draws, &mut x.data)?;
+    match restoration(&x, truth) {
+        Ok(restoration) => Ok(restoration.psnr),
+        Err(Error::NonFinite { .. }) => Ok(f64::NAN), // of no image a draw
+        Err(e) => Err(e),
     }
-    Ok(10.0 * (RANGE * RANGE * truth.data.len() as f64 / squares).log10())
 }
 
 /// The authors' figure of the prior `x` against two halves of the truth.

@@ -1,6 +1,7 @@
 //! A run from its start, or from where it was interrupted, to its end.
 
 use super::directory::Lap;
+use super::measure::prior_samples;
 use super::state::{Identity, Phase};
 use super::{Config, Directory, Draws, Problem, State, Watch, disk};
 use crate::data::Checkpoint;
@@ -184,7 +185,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 fn need(config: &Config, problem: &Problem, metadata: &Metadata, lap: usize) -> u64 {
     let row = 4 * problem.image.row() as u64;
     let draws = (problem.observations.len() * config.sample.draws) as u64 * row;
-    let prior = config.metrics.samples.max(problem.heldout()) as u64 * row;
+    let prior = prior_samples(config, problem) as u64 * row;
     let rank = config.gaussian.rank as u64 + 2;
     let weights = 4 * metadata.layout().elements() as u64 + rank * row;
     let laps = (config.laps.count + 1).saturating_sub(lap) as u64;

@@ -58,13 +58,7 @@ pub enum Phase {
 pub struct Training {
     /// Steps done: the trainer is in a file of this number.
     pub step: usize,
-    /// Steps since the last line of metrics.
-    pub since: usize,
-    /// Sum of their losses.
-    pub loss: f64,
-    /// Sum of their gradients' norms.
-    pub gradient_norm: f64,
-    /// Their seconds.
+    /// Seconds since the last line of metrics.
     pub seconds: f64,
     /// The last steps, so many in a row, whose median loss was too large.
     #[serde(default)]

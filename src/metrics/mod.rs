@@ -7,6 +7,7 @@ pub mod features;
 pub mod frechet;
 pub mod psnr;
 pub mod residual;
+pub mod score;
 pub mod sinkhorn;
 pub mod sliced;
 
@@ -14,5 +15,6 @@ pub use calibration::Calibration;
 pub use frechet::{FeatureMoments, frechet};
 pub use psnr::{Restoration, psnr, restoration};
 pub use residual::observation_residual;
+pub use score::predictive_score;
 pub use sinkhorn::{Settings as SinkhornSettings, Transport, sinkhorn_authors, sinkhorn_divergence};
-pub use sliced::{sliced_wasserstein, sliced_wasserstein_observations};
+pub use sliced::{PredictiveDistance, sliced_wasserstein, sliced_wasserstein_observations};

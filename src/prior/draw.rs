@@ -75,7 +75,7 @@ pub fn draw_posterior(
 /// Draw number `sample` of the prior.
 fn prior_sample(gaussian: &Gaussian, stream: Stream, sample: u32) -> Vec<f64> {
     let (d, rank) = (gaussian.mean().len(), gaussian.factor().cols());
-    let z = normals(Stream { purpose: Purpose::Prior, ..stream }, sample, d + rank);
+    let z: Vec<f64> = Stream { purpose: Purpose::Prior, ..stream }.each_normal(sample).take(d + rank).collect();
     let mut x = gaussian.factor().apply(&z[d..]);
     for (i, x) in x.iter_mut().enumerate() {
         *x += gaussian.mean()[i] + gaussian.diag()[i].sqrt() * z[i];
@@ -94,14 +94,9 @@ fn matheron(
 ) -> Vec<f64> {
     let mut x = prior_sample(gaussian, stream, sample);
     // correction 1: with `diem observe`'s seed, correction 0 would be the very noise that the observation already has
-    let e = normals(Stream { purpose: Purpose::Measurement, correction: 1, ..stream }, sample, y.len());
+    let e = Stream { purpose: Purpose::Measurement, correction: 1, ..stream }.each_normal(sample);
     let expected = system.forward(&x);
-    let r: Vec<f64> = (0..y.len()).map(|m| y[m] - expected[m] - sigma_y * e[m]).collect();
+    let r: Vec<f64> = y.iter().zip(expected).zip(e).map(|((y, ax), e)| y - ax - sigma_y * e).collect();
     x.iter_mut().zip(system.gain(&r)).for_each(|(x, gain)| *x += gain);
     x
-}
-
-/// `len` standard normal numbers of `sample`.
-fn normals(stream: Stream, sample: u32, len: usize) -> Vec<f64> {
-    (0..len.div_ceil(4) as u32).flat_map(|block| stream.normals(sample, block)).take(len).collect()
 }

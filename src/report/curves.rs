@@ -16,10 +16,18 @@ struct Known {
 
 const KNOWN: &[Known] = &[
     Known {
+        title: "Predictive score of observations",
+        y: "CRPS",
+        note: "Of what the prior predicts of held-out (y, A): lower is better, as for KL(p(y) ‖ q(y)). It needs no truth; zero is no \
+               bound.",
+        series: &[("lap", "crps", "held out")],
+    },
+    Known {
         title: "Sliced Wasserstein distance of observations",
         y: "squared distance",
-        note: "Held-out (y, A) against (A x + noise, A), x from the prior; it needs no truth, and falls with KL(p(y) ‖ q(y)).",
-        series: &[("lap", "sliced_wasserstein", "held out")],
+        note: "Held-out (y, A) against (A x + noise, A), x from the prior; at the floor where the prior is right, and where there are too \
+               few observations to tell.",
+        series: &[("lap", "sliced_wasserstein", "held out"), ("lap", "sliced_wasserstein_floor", "floor")],
     },
     Known {
         title: "Frechet distance",

@@ -105,7 +105,7 @@ impl Laps {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Metrics {
-    /// Samples of the prior after every lap.
+    /// Samples of the prior after every lap, at least: two for each held-out observation are drawn anyway.
     pub samples: usize,
     /// Projections of the sliced Wasserstein distance.
     pub projections: usize,

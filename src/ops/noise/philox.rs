@@ -41,6 +41,11 @@ impl Stream {
         (0..=u32::MAX).flat_map(move |block| self.words(sample, block)).map(|word| f64::from(word) * 2f64.powi(-32))
     }
 
+    /// Standard normal numbers, one for each element of a sample.
+    pub fn each_normal(self, sample: u32) -> impl Iterator<Item = f64> {
+        (0..=u32::MAX).flat_map(move |block| self.normals(sample, block))
+    }
+
     /// Standard normal numbers of elements 4 `block` .. 4 `block` + 3 of a sample.
     #[inline]
     pub fn normals(&self, sample: u32, block: u32) -> [f64; 4] {
