@@ -158,6 +158,21 @@ fn idx() -> Vec<u8> {
     [&[0, 0, 8, 3, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 4][..], &[77; 60]].concat()
 }
 
+fn cifar() -> Vec<u8> {
+    [vec![3; 3073], vec![7; 3073]].concat()
+}
+
+/// An archive with two batches.
+fn tarred() -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for name in ["batches/data_batch_1.bin", "batches/data_batch_2.bin"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(cifar().len() as u64);
+        tar.append_data(&mut header, name, &cifar()[..]).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
 fn gzipped(bytes: &[u8]) -> Vec<u8> {
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     std::io::Write::write_all(&mut gz, bytes).unwrap();
@@ -213,6 +228,23 @@ proptest! {
     fn idx_files(plain in damaged(idx()), packed in damaged(gzipped(&idx()))) {
         bounded("a-idx3-ubyte", &plain, 5, |p| images::read(p, images::Selection::default()));
         bounded("a-idx3-ubyte.gz", &packed, 5 * DEFLATE, |p| images::read(p, images::Selection::default()));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn cifar_files(
+        plain in damaged(cifar()),
+        tar in damaged(tarred()).prop_map(|bytes| gzipped(&bytes)),
+        packed in damaged(gzipped(&tarred())),
+    ) {
+        // the bytes, as float32, and room to grow
+        let read = |p: &Path| images::read(p, images::Selection::default());
+        bounded("a.bin", &plain, 1 + 4 + 8, read);
+        bounded("a.tar.gz", &tar, 7 * DEFLATE, read);
+        bounded("a.tar.gz", &packed, 7 * DEFLATE, read);
     }
 }
 

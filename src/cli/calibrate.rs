@@ -1,6 +1,6 @@
 //! `diem calibrate`: whether the posteriors of a model are calibrated, on truths that it knows nothing of.
 
-use super::corruption::CorruptionOptions;
+use super::corruption::{CorruptionOptions, JUDGED_NOISE};
 use super::device::{About, Job};
 use super::load::Loaded;
 use super::options::{
@@ -94,9 +94,10 @@ impl Args {
         let posterior = PosteriorOptions { observations: None, operator: None, method: self.method.clone() };
         let loaded = Loaded::open(backend, &self.model, &posterior, truth.as_ref().map(|x| x.shape), true)?;
         let plan = loaded.plan(sampler, self.sampler.steps)?;
-        if self.corruption.noise < RESOLVED * plan.sigma_end {
+        let noise = self.corruption.noise(JUDGED_NOISE);
+        if noise < RESOLVED * plan.sigma_end {
             let expected = format!("at least {RESOLVED} times the model's sigma_min, {}", plan.sigma_end);
-            return Err(Error::mismatch("--noise", expected, self.corruption.noise));
+            return Err(Error::mismatch("--noise", expected, noise));
         }
         say(out, format_args!("device: {}", device.description))?;
         let model = Tabulated::new(backend, &loaded.model, &plan);
@@ -106,15 +107,21 @@ impl Args {
             None => draws.of_prior()?,
         };
         let measured = self.corruption.measured(truth.shape, self.seed)?;
-        let observations = corruption::observe(&self.out, &truth, measured, self.corruption.noise, self.seed)?;
+        let observations = corruption::observe(&self.out, &truth, measured, noise, self.seed)?;
         let prior = loaded.prior.as_ref().map(|(gaussian, _)| gaussian).or(loaded.model.prior());
         let samples =
             draws.of(Some(PosteriorOf { observations: &observations, draws: self.draws, settings, prior }))?;
-        self.judge(&truth, &observations, &samples, json!({
-            "command": "calibrate", "device": device.description, "model": loaded.digest, "seed": self.seed,
-            "sampler": sampler_settings(sampler, self.sampler.steps), "posterior": settings, "noise": self.corruption.noise,
-            "significance": self.significance,
-        }), out)
+        self.judge(
+            &truth,
+            &observations,
+            &samples,
+            json!({
+                "command": "calibrate", "device": device.description, "model": loaded.digest, "seed": self.seed,
+                "sampler": sampler_settings(sampler, self.sampler.steps), "posterior": settings, "noise": noise,
+                "significance": self.significance,
+            }),
+            out,
+        )
     }
 
     /// Prints the tests, writes them, and says whether they pass.

@@ -25,12 +25,22 @@ pub struct CorruptionOptions {
     /// Projections per image, of dense [default: keep times H W C]
     #[arg(long, value_name = "M", value_parser = count, conflicts_with_all = ["keep", "delete"])]
     rows: Option<usize>,
-    /// Standard deviation of the noise
-    #[arg(long, value_name = "SIGMA_Y", default_value_t = 1e-3, value_parser = positive)]
-    pub noise: f64,
+    /// Standard deviation of the noise [default: 0.001; of calibrate 0.05]
+    #[arg(long, value_name = "SIGMA_Y", value_parser = positive)]
+    noise: Option<f64>,
 }
 
+/// What is asked of images that are to be learned from: the paper's.
+pub const NOISE: f64 = 1e-3;
+/// What is asked of a posterior that is to be judged: more than the sampler's last step leaves uncertain.
+pub const JUDGED_NOISE: f64 = 0.05;
+
 impl CorruptionOptions {
+    /// Standard deviation of the noise, `usual` where none is given.
+    pub fn noise(&self, usual: f64) -> f64 {
+        self.noise.unwrap_or(usual)
+    }
+
     /// A random operator for each of the images of extents `images`.
     ///
     /// # Errors

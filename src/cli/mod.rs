@@ -14,6 +14,7 @@ mod device;
 mod eval;
 mod fit;
 mod harmonic;
+mod images;
 mod info;
 mod load;
 mod observe;

@@ -1,13 +1,14 @@
 //! `diem observe`: makes an observation file from images or points of a manifold, by random pixel deletion or random projections.
 
-use super::corruption::CorruptionOptions;
+use super::corruption::{CorruptionOptions, NOISE};
+use super::images::ImageOptions;
 use super::options::count;
 use super::{Outcome, say};
 use crate::backend::Shape;
 use crate::data::atomic::Staged;
 use crate::data::manifold::Manifold;
 use crate::data::picture::{self, Tile};
-use crate::data::{Array, Measured, Observations, Samples, corruption, images, npy};
+use crate::data::{Array, Measured, Observations, Samples, corruption, npy};
 use crate::run::folder::row_dims;
 use crate::{Error, Result};
 use image::RgbImage;
@@ -24,7 +25,8 @@ const POINTS: usize = 65_536;
 #[derive(clap::Args, Debug)]
 #[command(allow_negative_numbers = true)] // so that they are refused as values, not as options
 pub struct Args {
-    /// Images: a folder of PNG or JPEG, one such file, .npy (uint8, or floats in [-2, 2]), or IDX (MNIST)
+    /// Images: a folder of PNG or JPEG, one such file, .npy (uint8, or floats in [-2, 2]), IDX (MNIST), or CIFAR-10's .bin, their
+    /// folder or .tar.gz
     #[arg(long, value_name = "IMAGES", required_unless_present = "manifold")]
     input: Option<PathBuf>,
     /// Instead of images, random points of a smooth random curve, which spans [-2, 2] in every coordinate
@@ -38,15 +40,8 @@ pub struct Args {
     out: PathBuf,
     #[command(flatten)]
     corruption: CorruptionOptions,
-    /// At most so many images, from the first [default: all; 65536 of a manifold]
-    #[arg(long, value_name = "N", value_parser = count)]
-    count: Option<usize>,
-    /// Crops pictures to a centred square and scales them to this many pixels a side
-    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
-    size: Option<u32>,
-    /// Black pixels to add around every image: 2 makes 32x32 of 28x28
-    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
-    pad: usize,
+    #[command(flatten)]
+    images: ImageOptions,
     /// Seed of the manifold, deletions, directions and noise
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -73,8 +68,8 @@ impl Args {
             .flatten()
             .try_for_each(|p| self.is_free(p))?;
         let images = self.images()?;
-        let measured = self.corruption.measured(images.shape, self.seed)?;
-        let observations = corruption::observe(&self.out, &images, measured, self.corruption.noise, self.seed)?;
+        let (measured, noise) = (self.corruption.measured(images.shape, self.seed)?, self.corruption.noise(NOISE));
+        let observations = corruption::observe(&self.out, &images, measured, noise, self.seed)?;
         let Shape { n, h, w, c } = images.shape;
         // all on disk before the first has its name: a failure leaves nothing that the next attempt would have to write over
         let mut files = Vec::new();
@@ -94,7 +89,7 @@ impl Args {
             }
             Measured::Dense(a) => format!("{} projections each", a.shape.w),
         };
-        let (path, noise) = (self.out.display(), self.corruption.noise);
+        let path = self.out.display();
         let images = if h * w > 1 { format!("images {h} x {w} x {c}") } else { format!("vectors of {c} elements") };
         say(out, format_args!("{path}: {n} {images}, {what}, noise {noise}"))?;
         Ok(Outcome::Done)
@@ -110,13 +105,9 @@ impl Args {
     fn images(&self) -> Result<Samples<f32>> {
         let Some(input) = &self.input else {
             let manifold = Manifold::new(self.dimension.unwrap_or(5), self.seed);
-            return Ok(manifold.points(0, self.count.unwrap_or(POINTS)));
+            return Ok(manifold.points(0, self.images.count.unwrap_or(POINTS)));
         };
-        let images = images::read(input, images::Selection { count: self.count, size: self.size })?;
-        if self.pad > 0 && images.shape.pixels() == 1 {
-            return Err(Error::mismatch("--pad", "images", format!("vectors in {}", input.display())));
-        }
-        Ok(if self.pad > 0 { images::pad(&images, self.pad) } else { images })
+        self.images.read(input)
     }
 }
 

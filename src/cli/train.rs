@@ -1,13 +1,14 @@
 //! `diem train`: learns a prior from clean data, into a folder; an interrupted run there is continued.
 
 use super::device::{About, Job};
+use super::images::ImageOptions;
 use super::options::{DeviceOptions, count, number};
 use super::progress::Progress;
 use super::{Outcome, say};
 use crate::backend::Shape;
 use crate::backend::timed::Timed;
 use crate::data::checkpoint::{Kind, Metadata};
-use crate::data::{Checkpoint, Samples, images};
+use crate::data::{Checkpoint, Samples};
 use crate::diffusion::Gaussian;
 use crate::nn::{MlpConfig, UNetConfig};
 use crate::ops::TrainingOps;
@@ -29,7 +30,8 @@ const FLOOR: f64 = 1e-6;
 #[derive(clap::Args, Debug)]
 #[command(allow_negative_numbers = true)] // so that they are refused as values, not as options
 pub struct Args {
-    /// Clean data: a folder of PNG or JPEG, one such file, .npy (uint8, or floats in [-2, 2]; vectors (N, D)), or IDX (MNIST)
+    /// Clean data: a folder of PNG or JPEG, one such file, .npy (uint8, or floats in [-2, 2]; vectors (N, D)), IDX (MNIST), or
+    /// CIFAR-10's .bin, their folder or .tar.gz
     #[arg(long, value_name = "DATA")]
     data: PathBuf,
     /// Network: cifar, mri, small or mlp, a .json file with its metadata, or a checkpoint whose weights are the first
@@ -41,15 +43,8 @@ pub struct Args {
     /// Passes over the data
     #[arg(long, default_value_t = 64, value_parser = count)]
     epochs: usize,
-    /// At most so many samples, from the first [default: all]
-    #[arg(long, value_name = "N", value_parser = count)]
-    count: Option<usize>,
-    /// Crops pictures to a centred square and scales them to this many pixels a side
-    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
-    size: Option<u32>,
-    /// Black pixels to add around every image: 2 makes 32x32 of 28x28
-    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
-    pad: usize,
+    #[command(flatten)]
+    images: ImageOptions,
     /// Samples, the last ones, that are not learned from: their loss is told after every epoch
     #[arg(long, value_name = "N", default_value_t = 0)]
     held_out: usize,
@@ -215,7 +210,7 @@ impl Args {
     }
 
     fn run_on<B: TrainingOps>(&self, backend: &B, device: &About, out: &mut dyn Write) -> Result<Outcome> {
-        let samples = self.samples()?;
+        let samples = self.images.read(&self.data)?;
         let Network { metadata, checkpoint, settings } = Network::open(&self.model, samples.shape)?;
         let settings = self.settings.over(settings);
         if self.held_out >= samples.shape.n {
@@ -306,14 +301,6 @@ impl Args {
             return Ok(None);
         }
         ppca(data, rank, FLOOR, Stream::new(self.seed, Purpose::Subspace)).map(Some)
-    }
-
-    fn samples(&self) -> Result<Samples<f32>> {
-        let images = images::read(&self.data, images::Selection { count: self.count, size: self.size })?;
-        if self.pad > 0 && images.shape.pixels() == 1 {
-            return Err(Error::mismatch("--pad", "images", format!("vectors in {}", self.data.display())));
-        }
-        Ok(if self.pad > 0 { images::pad(&images, self.pad) } else { images })
     }
 }
 

@@ -1,7 +1,8 @@
-//! Images from files: PNG, JPEG, a folder of them, `.npy`, or MNIST's IDX; 8-bit values become numbers in [-2, 2].
+//! Images from files: PNG, JPEG, a folder of them, `.npy`, MNIST's IDX, or CIFAR-10's batches; 8-bit values become numbers in [-2, 2].
 
+use super::npz::MAX_EXPANSION;
 use super::place::Place;
-use super::{DType, Data, Samples, npy};
+use super::{DType, Data, Samples, cifar, npy};
 use crate::backend::Shape;
 use crate::{Error, Result};
 use flate2::bufread::GzDecoder;
@@ -39,14 +40,17 @@ pub struct Selection {
 }
 
 /// Reads images (N, H, W, C) from a folder of PNG and JPEG (in order of name, turned as their EXIF data say), one such file, a `.npy` of uint8 or floats,
-/// (N, H, W, C), (N, H, W) or vectors (N, D), or an IDX file (MNIST), which may be gzipped. Floats are taken as they are.
+/// (N, H, W, C), (N, H, W) or vectors (N, D), an IDX file (MNIST), which may be gzipped, or CIFAR-10's binary version: one `.bin`,
+/// or all `data_batch_*.bin` of a folder or of the official `.tar.gz`. Floats are taken as they are.
 ///
 /// # Errors
 /// [`Error::Io`]; a mismatch that names the file: not such a file, no image, different sizes, transparent pixels, floats beyond ±4,
 /// which are no image in [-2, 2].
 pub fn read(path: &Path, selection: Selection) -> Result<Samples<f32>> {
     let count = selection.count.unwrap_or(usize::MAX);
-    let images = if path.is_dir() {
+    let images = if cifar::is_cifar(path) {
+        cifar::read(path, count)?
+    } else if path.is_dir() {
         read_pictures(&pictures_in(path)?, selection)?
     } else if is_picture(path) {
         read_pictures(&[path.to_owned()], selection)?
@@ -174,14 +178,15 @@ fn read_idx(path: &Path, count: usize) -> Result<Samples<f32>> {
     let size = file.metadata().map_err(|e| place.read_error(e))?.len();
     let mut file = BufReader::new(file);
     let mut start = [0; 2];
-    let form = "a folder, .png, .jpg, .npy, or an IDX file of images (MNIST), plain or gzipped";
+    let form =
+        "a folder, .png, .jpg, .npy, CIFAR-10's .bin or .tar.gz, or an IDX file of images (MNIST), plain or gzipped";
     if size < 16 || file.read_exact(&mut start).is_err() {
         return Err(place.mismatch(form, format_args!("{size} bytes")));
     }
     let whole = io::Cursor::new(start).chain(file);
-    // Deflate expands at most 1032 times: no more is allocated than the file can hold.
+    // no more is allocated than the file can hold
     let (mut source, most): (Box<dyn Read>, u64) = match start {
-        [0x1f, 0x8b] => (Box::new(GzDecoder::new(BufReader::new(whole))), size.saturating_mul(1032)),
+        [0x1f, 0x8b] => (Box::new(GzDecoder::new(BufReader::new(whole))), size.saturating_mul(MAX_EXPANSION)),
         _ => (Box::new(whole), size),
     };
     let mut header = [0; 16];

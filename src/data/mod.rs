@@ -3,6 +3,7 @@
 pub mod array;
 pub mod atomic;
 pub mod checkpoint;
+mod cifar;
 pub mod corruption;
 pub mod images;
 pub mod manifold;

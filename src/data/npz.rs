@@ -11,7 +11,7 @@ use zip::write::{SimpleFileOptions, StreamWriter, ZipWriter};
 use zip::{CompressionMethod, DateTime, ZipArchive};
 
 /// The most that deflate expands: 258 bytes from 2 bits.
-const MAX_EXPANSION: u64 = 1032;
+pub(super) const MAX_EXPANSION: u64 = 1032;
 
 /// The largest array that is read from a compressed member unless [`Npz::limit`] says otherwise.
 const DEFAULT_LIMIT: u64 = 16 << 30;

@@ -20,6 +20,10 @@ fn a_right_model_is_calibrated_and_a_narrow_one_is_not() {
     gaussian(&home, "right.safetensors", 1.0);
     gaussian(&home, "narrow.safetensors", 0.6);
     home.run("sample --model right.safetensors --count 200 --sampler 2m-sde --steps 64 --seed 3 --out truth");
+    // its own default noise is one that it takes
+    home.run("calibrate --model right.safetensors --count 20 --draws 3 --steps 8 --significance 0 --out usual.json");
+    let usual: serde_json::Value = serde_json::from_slice(&home.read("usual.json")).unwrap();
+    assert_eq!(usual["noise"], 0.05);
     let stdout = home.run(&format!("{CALIBRATE} --model right.safetensors --out own.json"));
     assert!(stdout.contains("likelihood") && stdout.contains("TARP"), "{stdout}");
     let report: serde_json::Value = serde_json::from_slice(&home.read("own.json")).unwrap();
