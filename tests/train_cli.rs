@@ -1,21 +1,19 @@
 //! `diem train` end to end: what it writes, that a run which was killed goes on bit by bit, and what it refuses.
 
+mod home;
+
 use diem::backend::Shape;
 use diem::backend::cpu::{Cpu, Options};
 use diem::data::{Array, Checkpoint, npy};
 use diem::diffusion::Model;
+use home::Home;
 use serde_json::Value;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
-use std::{fs, thread};
-
-/// A folder to work in, with samples and networks.
-struct Home(tempfile::TempDir);
+use std::fs;
 
 impl Home {
+    /// With samples and networks.
     fn new() -> Self {
-        let home = Self(tempfile::tempdir().unwrap());
+        let home = Self::empty();
         let wave = |len: usize| (0..len).map(|i| (0.7 * i as f32).sin() + (0.011 * i as f32).cos()).collect();
         npy::write(&home.path("vectors.npy"), &Array::f32(&[40, 4], wave(160))).unwrap();
         npy::write(&home.path("images.npy"), &Array::f32(&[11, 8, 8, 3], wave(11 * 192))).unwrap();
@@ -23,27 +21,6 @@ impl Home {
         fs::write(home.path("unet.json"), unet).unwrap();
         fs::write(home.path("mlp.json"), r#"{"kind": "mlp", "features": 4, "hidden": [16], "emb": 8}"#).unwrap();
         home
-    }
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-    fn diem(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_diem"));
-        command.args(line.split_whitespace()).current_dir(&self.0);
-        command
-    }
-    fn run(&self, line: &str) -> String {
-        let Output { status, stdout, stderr } = self.diem(line).output().unwrap();
-        assert!(status.success(), "diem {line}: {status}\n{}", String::from_utf8_lossy(&stderr));
-        String::from_utf8(stdout).unwrap()
-    }
-    /// The one line with which it refuses.
-    fn refuse(&self, line: &str) -> String {
-        let Output { status, stderr, .. } = self.diem(line).output().unwrap();
-        let text = String::from_utf8(stderr).unwrap();
-        assert_eq!(status.code(), Some(2), "diem {line}: {text}");
-        assert_eq!(text.lines().count(), 1, "diem {line}: {text}");
-        text
     }
     /// The epochs of a run, without what depends on time.
     fn epochs(&self, run: &str) -> Vec<Value> {
@@ -56,7 +33,7 @@ impl Home {
         text.lines().map(epoch).collect()
     }
     fn model(&self, run: &str) -> Vec<u8> {
-        fs::read(self.path(run).join("model.safetensors")).unwrap()
+        self.read(&format!("{run}/model.safetensors"))
     }
 }
 
@@ -95,19 +72,8 @@ fn a_run_that_is_killed_goes_on_bit_by_bit() {
         "train --device cpu --data vectors.npy --model mlp.json --batch 8 --held-out 8 --epochs 60 --ema 0.99 --seed 3";
     for (line, name) in [(UNET, "unet"), (mlp, "mlp")] {
         home.run(&format!("{line} --out {name}"));
-        let (mut kills, mut wait) = (0, 15);
-        loop {
-            let mut command = home.diem(&format!("{line} --save-every 0 --out {name}-killed"));
-            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            thread::sleep(Duration::from_millis(wait));
-            if let Some(status) = child.try_wait().unwrap() {
-                assert!(status.success(), "{name}: {status}");
-                break;
-            }
-            child.kill().unwrap();
-            child.wait().unwrap();
-            (kills, wait) = (kills + 1, wait + 9);
-        }
+        let waits = (0..).map(|kills| 15 + 9 * kills);
+        let kills = home.kill_until_done(&format!("{line} --save-every 0 --out {name}-killed"), waits);
         println!("{name}: killed {kills} times");
         assert!(kills > 0, "{name}: it was never killed");
         assert!(home.model(name) == home.model(&format!("{name}-killed")), "{name}: other bits after {kills} kills");

@@ -80,7 +80,7 @@ fn arrays_that_do_not_fit_are_refused() {
     home.array("nan.npy", &[3, 8, 8, 1], |_| f32::NAN);
     home.array("cube.npy", &[4, 8, 8], |_| 0.0);
     fs::write(home.path("r.json"), "precious").unwrap();
-    let before = home.everything();
+    let before = home.everything(".");
     for (line, part) in [
         ("eval", "--samples"),
         ("eval --samples no.npy", "no.npy: cannot open"),
@@ -95,6 +95,6 @@ fn arrays_that_do_not_fit_are_refused() {
         let refusal = home.refuse(line);
         assert!(refusal.contains(part), "{line}: {refusal}");
     }
-    assert_eq!(home.everything(), before);
+    assert_eq!(home.everything("."), before);
     home.run("eval --samples x.npy --json r.json --force");
 }

@@ -3,6 +3,8 @@
 #[cfg(feature = "emulator")]
 mod device;
 mod eval;
+#[path = "../home/mod.rs"]
+mod home;
 mod judging;
 mod refusals;
 mod report;
@@ -10,72 +12,21 @@ mod report;
 use diem::data::checkpoint::{Checkpoint, Kind, Metadata};
 use diem::data::{Observations, OperatorKind};
 use diem::nn::UNetConfig;
+use home::{Home, MODEL};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
-
-const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/fashion-small.safetensors");
-const IMAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/fashion-test.npy");
+use std::path::Path;
 
 /// Where what does not depend on the device is tested.
 const DEVICES: &[&str] = if cfg!(feature = "emulator") { &["cpu", "emulated"] } else { &["cpu"] };
 
-/// A folder to work in, and the command in it.
-struct Home(tempfile::TempDir);
-
 impl Home {
     fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-    fn read(&self, name: &str) -> Vec<u8> {
-        fs::read(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
-    }
-    /// `diem` with the words of `line`; MODEL and IMAGES stand for the assets.
-    fn diem(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_diem"));
-        let words = line.split_whitespace().map(|word| match word {
-            "MODEL" => MODEL,
-            "IMAGES" => IMAGES,
-            word => word,
-        });
-        command.args(words).current_dir(&self.0);
-        command
-    }
-    fn run(&self, line: &str) -> String {
-        let Output { status, stdout, stderr } = self.diem(line).output().unwrap();
-        assert!(status.success(), "diem {line}: {status}\n{}", String::from_utf8_lossy(&stderr));
-        String::from_utf8(stdout).unwrap()
-    }
-    /// The line with which it refuses.
-    fn refuse(&self, line: &str) -> String {
-        refusal(line, &self.diem(line).output().unwrap())
-    }
-    /// Every file below the folder, with its contents.
-    fn everything(&self) -> Vec<(PathBuf, Vec<u8>)> {
-        let (mut folders, mut files) = (vec![self.0.path().to_owned()], Vec::new());
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()) {
-                if entry.is_dir() { folders.push(entry) } else { files.push((entry.clone(), fs::read(entry).unwrap())) }
-            }
-        }
-        files.sort();
-        files
+        Self::empty()
     }
     /// `y.npz`: two images of which a quarter is known, 32 x 32.
     fn observe(&self) {
         self.run("observe --input IMAGES --count 2 --out y.npz --truth x.npy");
     }
-}
-
-fn refusal(line: &str, output: &Output) -> String {
-    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
-    assert_eq!(output.status.code(), Some(2), "diem {line}: {stderr}");
-    assert!(stderr.starts_with("error: ") && stderr.lines().count() == 1, "diem {line}: {stderr:?}");
-    stderr
 }
 
 /// The float32 values behind a header of 128 bytes or a multiple of 64.
@@ -135,20 +86,13 @@ fn a_killed_run_continues_to_the_same_bits() {
     let home = Home::new();
     let line = format!("{PRIOR} --count 60 --batch 2");
     home.run(&format!("{line} --out whole"));
-    let (mut kills, mut wait) = (0, 5);
-    loop {
-        let mut child = home.diem(&format!("{line} --out cut")).stdout(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(wait));
-        if child.try_wait().unwrap().is_some() {
-            break;
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        kills += 1;
-        // the moments differ from run to run, by golden steps; a run gets further each time
-        wait = 5 + wait * 1618 / 1000 % 97 + kills;
-        assert!(kills < 2000, "no run comes to an end");
-    }
+    // the moments differ from run to run, by golden steps; a run gets further each time
+    let waits = (0..2000).scan(5, |wait, kills| {
+        let now = *wait;
+        *wait = 6 + now * 1618 / 1000 % 97 + kills;
+        Some(now)
+    });
+    let kills = home.kill_until_done(&format!("{line} --out cut"), waits);
     assert!(kills > 2, "only {kills} kills: the run is too short for this test");
     assert!(home.run(&format!("{line} --out cut")).contains("complete"));
     for name in ["samples.npy", "grid.png"] {

@@ -8,7 +8,7 @@ fn folders_of_others_are_refused_untouched() {
     home.run(&format!("{PRIOR} --count 2 --out run"));
     fs::create_dir(home.path("mine")).unwrap();
     fs::write(home.path("mine/samples.npy"), "precious").unwrap();
-    let before = home.everything();
+    let before = home.everything(".");
     for (line, part) in [
         (format!("{PRIOR} --count 3 --out run"), "shape"),
         (format!("{PRIOR} --count 2 --seed 5 --out run"), "seed 5"),
@@ -20,7 +20,7 @@ fn folders_of_others_are_refused_untouched() {
         let refusal = home.refuse(&line);
         assert!(refusal.contains(part), "{line}: {refusal}");
     }
-    assert_eq!(home.everything(), before);
+    assert_eq!(home.everything("."), before);
 }
 
 /// A limit on the size of files stands for a full disk: writing fails at the same places.
@@ -32,8 +32,9 @@ fn a_full_disk_ends_in_one_line_and_the_run_continues_later() {
     home.run(&format!("{line} --out whole"));
     let program = env!("CARGO_BIN_EXE_diem");
     let script = format!("trap '' XFSZ; ulimit -f 8; exec {program} {} --out cut", line.replace("MODEL", MODEL));
-    let output = Command::new("bash").args(["-c", &script]).current_dir(home.0.path()).output().unwrap();
-    let refusal = refusal(&line, &output);
+    let output = std::process::Command::new("bash").args(["-c", &script]).current_dir(home.0.path()).output().unwrap();
+    let (refusal, code) = home::error(&line, &output);
+    assert_eq!(code, 2, "{refusal}");
     assert!(refusal.contains("samples.partial.npy: cannot write"), "{refusal}");
     assert!(home.run(&format!("{line} --out cut")).contains("continuing"));
     assert_eq!(home.read("cut/samples.npy"), home.read("whole/samples.npy"));
@@ -50,7 +51,7 @@ fn wrong_arguments_and_files_are_refused_in_one_line() {
     let end = x.len();
     x[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
     fs::write(home.path("nan.npy"), x).unwrap();
-    let before = home.everything();
+    let before = home.everything(".");
     let posterior = "--observations y.npz --operator mask";
     let mut faults = Vec::new();
     for (line, parts) in [
@@ -102,7 +103,7 @@ fn wrong_arguments_and_files_are_refused_in_one_line() {
         if !parts.iter().all(|part| refusal.contains(part)) {
             faults.push(format!("diem {line}: {refusal}"));
         }
-        assert!(home.everything() == before, "diem {line} wrote something");
+        assert!(home.everything(".") == before, "diem {line} wrote something");
     }
     assert!(faults.is_empty(), "{}", faults.join(""));
 }

@@ -223,7 +223,7 @@ fn what_is_no_run_is_refused_and_nothing_foreign_is_replaced() {
     fixture(&home, 1);
     fs::create_dir(home.path("other")).unwrap();
     fs::write(home.path("other/notes.html"), "precious").unwrap();
-    let before = home.everything();
+    let before = home.everything(".");
     for (line, part) in [
         ("report", "<RUN>"),
         ("report nowhere", "nowhere: cannot read"),
@@ -235,7 +235,7 @@ fn what_is_no_run_is_refused_and_nothing_foreign_is_replaced() {
         let refusal = home.refuse(line);
         assert!(refusal.contains(part), "{line}: {refusal}");
     }
-    assert_eq!(home.everything(), before);
+    assert_eq!(home.everything("."), before);
     home.run("report run --out other/notes.html --force");
     page(&home, "other/notes.html");
 }

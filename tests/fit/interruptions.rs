@@ -1,34 +1,23 @@
 //! Killed, out of disk, or continued with more laps, a run ends with the same bits.
 
 use super::*;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 #[test]
 fn killed_at_fifty_moments_it_ends_with_the_same_bits() {
     let home = Home::new();
     home.run("fit config.toml --out whole");
-    let (mut kills, mut runs, mut random) = (0u64, 0, 1u64);
+    let (mut kills, mut runs, mut random) = (0, 0, 1u64);
     while kills < 50 {
         runs += 1;
         let out = format!("cut-{runs}");
-        let mut patience = 0;
-        loop {
+        // a process that is given more time each time comes to an end
+        let waits = (0..500).map(|patience| {
             random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            // a process that is given more time each time comes to an end
-            let wait = (random >> 33) % (40 + 10 * patience);
-            patience += 1;
-            let mut child = home.diem(&format!("fit config.toml --out {out}"));
-            let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            std::thread::sleep(Duration::from_millis(wait));
-            if let Some(status) = child.try_wait().unwrap() {
-                assert!(status.success(), "run {runs} after {kills} kills: {status}");
-                break;
-            }
-            child.kill().unwrap();
-            child.wait().unwrap();
-            kills += 1;
-        }
+            (random >> 33) % (40 + 10 * patience)
+        });
+        kills += home.kill_until_done(&format!("fit config.toml --out {out}"), waits);
         home.assert_same("whole", &out, 2, &format!("in run {runs}, after {kills} kills in all"));
     }
 }

