@@ -122,19 +122,38 @@ impl Table<'_> {
         }
         Ok(())
     }
-    /// Prints the rows that `run` gives, and collects them.
+    /// A table of ops or levels.
     fn rows(&self, out: &mut dyn Write, run: impl FnOnce(&mut dyn FnMut(BenchRow)) -> Result<()>) -> Result<Value> {
-        say(out, format_args!("\n{}", BenchRow::head(self.unit)))?;
-        let (mut rows, mut written) = (Vec::new(), Ok(()));
-        run(&mut |row| {
-            if written.is_ok() {
-                written = say(out, row.line(self.unit));
-            }
-            rows.push(json!(row));
-        })?;
-        written?;
-        Ok(rows.into())
+        let head = format!("\n{}", BenchRow::head(self.unit));
+        Ok(json!(tell(out, &head, |row| row.line(self.unit), run)?))
     }
+    /// A table of steps.
+    fn steps(
+        &self,
+        out: &mut dyn Write,
+        run: impl FnOnce(&mut dyn FnMut(StepRow)) -> Result<()>,
+    ) -> Result<Vec<StepRow>> {
+        tell(out, &StepRow::head(self.unit), |row| row.line(self.unit, self.roof), run)
+    }
+}
+
+/// Prints the rows that `run` gives below their head, each when it is there, and collects them.
+fn tell<R>(
+    out: &mut dyn Write,
+    head: &str,
+    line: impl Fn(&R) -> String,
+    run: impl FnOnce(&mut dyn FnMut(R)) -> Result<()>,
+) -> Result<Vec<R>> {
+    say(out, head)?;
+    let (mut rows, mut written) = (Vec::new(), Ok(()));
+    run(&mut |row| {
+        if written.is_ok() {
+            written = say(out, line(&row));
+        }
+        rows.push(row);
+    })?;
+    written?;
+    Ok(rows)
 }
 
 impl Args {
@@ -149,7 +168,7 @@ impl Args {
     ) -> Result<()> {
         let model = self.model(backend, name)?;
         let metadata = model.metadata();
-        let image = metadata.image().unwrap_or(Shape::new(1, self.size, self.size, metadata.channels())).with_n(batch);
+        let image = self.image(metadata).with_n(batch);
         say(out, format_args!("\n{name}, {image:?}"))?;
         let mut flops = None;
         if let Network::UNet(config) = &metadata.kind {
@@ -160,15 +179,7 @@ impl Args {
 
         let Self { iterations, repeat, init_seed: seed, .. } = *self;
         let settings = StepSettings { image, iterations, repeat, seed };
-        say(out, StepRow::head(table.unit))?;
-        let (mut steps, mut written) = (Vec::new(), Ok(()));
-        step::run(backend, &model, flops, settings, |row| {
-            if written.is_ok() {
-                written = say(out, row.line(table.unit, table.roof));
-            }
-            steps.push(row);
-        })?;
-        written?;
+        let steps = table.steps(out, |row| step::run(backend, &model, flops, settings, row))?;
         let last = steps.last().expect("a forward and a step were timed");
         let target = step::target(name, iterations, table.roof);
         if let Some(target) = target {
@@ -206,18 +217,20 @@ impl Args {
             Some(config) => Metadata::new(Network::UNet(config)),
             None => Self::checkpoint(name)?.metadata().clone(),
         };
-        let image = metadata.image().unwrap_or(Shape::new(1, self.size, self.size, metadata.channels())).with_n(batch);
+        let image = self.image(&metadata).with_n(batch);
         let flops = match &metadata.kind {
             Network::UNet(config) => Some(config.flops(image.h, image.w)),
             _ => None,
         };
         say(out, format_args!("\n{name}, {image:?}"))?;
-        let row = training::run(backend, &metadata, image, flops, (self.repeat, self.init_seed))?;
-        say(out, StepRow::head(table.unit))?;
-        say(out, row.line(table.unit, table.roof))?;
+        let settings = (self.repeat, self.init_seed);
+        let steps = table.steps(out, |row| {
+            row(training::run(backend, &metadata, image, flops, settings)?);
+            Ok(())
+        })?;
         report["model"] = name.into();
-        report["seconds_per_image"] = row.seconds_per_image().into();
-        report["steps"] = json!([row]);
+        report["seconds_per_image"] = steps[0].seconds_per_image().into();
+        report["steps"] = json!(steps);
         Self::memory(backend, out, report)
     }
 
@@ -227,9 +240,12 @@ impl Args {
             return Model::initial(backend, config, image, true, self.init_seed);
         }
         let checkpoint = Self::checkpoint(name)?;
-        let metadata = checkpoint.metadata();
-        let image = metadata.image().unwrap_or(Shape::new(1, self.size, self.size, metadata.channels()));
-        Model::load(backend, &checkpoint, image, true)
+        Model::load(backend, &checkpoint, self.image(checkpoint.metadata()), true)
+    }
+
+    /// Extents of an image of a network.
+    fn image(&self, metadata: &Metadata) -> Shape {
+        metadata.image().unwrap_or(Shape::new(1, self.size, self.size, metadata.channels()))
     }
 
     fn checkpoint(name: &str) -> Result<Checkpoint> {

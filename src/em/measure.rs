@@ -29,7 +29,7 @@ impl<B: TrainingOps> Run<'_, B> {
     ///
     /// | number | of |
     /// |---|---|
-    /// | `crps` | what the prior predicts of held-out (y, A), scored: it falls as KL(p(y) ‖ q(y)) does |
+    /// | `crps` | what the prior predicts of held-out (y, A), scored: lower is better, as of KL(p(y) ‖ q(y)) |
     /// | `sliced_wasserstein` | between held-out (y, A) and (A x + noise, A), x from the prior |
     /// | `sliced_wasserstein_floor` | what that would be, on average, where the prior is right |
     /// | `held_out_loss` | the denoising loss on the draws of held-out observations, at the M step's end; not of lap 0 |

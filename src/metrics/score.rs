@@ -5,8 +5,9 @@ use crate::ops::noise::{Purpose, Stream};
 use crate::{Error, Result};
 use rayon::prelude::*;
 
-/// Slices of all observations together, at least; of an observation one, at least.
+/// Slices of all observations together, if that is no more than so many products with elements of x; of an observation one, at least.
 const SLICES: usize = 4096;
+const PRODUCTS: usize = 1 << 34;
 
 /// The mean over observations and slices of the continuous ranked probability score of what the prior predicts,
 ///
@@ -33,7 +34,7 @@ pub fn predictive_score(observations: &Observations, prior: &Samples<f32>, strea
     }
     observations.check_image(prior.shape)?;
     let stream = Stream { purpose: Purpose::Projection, ..stream };
-    let slices = SLICES.div_ceil(observations.len());
+    let slices = SLICES.min(PRODUCTS / prior.data.len()).div_ceil(observations.len()).max(1);
     let each = (0..observations.len() * slices).into_par_iter().filter_map(|k| {
         let Slice { v, direction, sigma_y } = Slice::draw(observations, k / slices, stream.at(1, 0), k as u32)?;
         let noise = stream.at(2, 0).each_normal(k as u32);
