@@ -36,6 +36,10 @@ impl File {
         let noise = Array::new(&[3], Data::F64(vec![0.01, 0.02, 0.03]));
         Self::new(vec![("y", values(&[3, 7])), ("noise", noise), ("A", values(&[3, 7, 40]))])
     }
+    fn fourier() -> Self {
+        let noise = Array::new(&[], Data::F64(vec![0.01]));
+        Self::new(vec![("y", values(&[3, 4, 5, 2])), ("noise", noise), ("mask", bits(&[3, 1, 5, 1]))])
+    }
     fn with(mut self, name: &'static str, array: Array) -> Self {
         self.arrays.retain(|(n, _)| *n != name);
         self.arrays.push((name, array));
@@ -66,6 +70,7 @@ impl File {
 
 const MASK: OperatorKind = OperatorKind::Mask;
 const DENSE: OperatorKind = OperatorKind::Dense;
+const FOURIER: OperatorKind = OperatorKind::Fourier;
 
 #[test]
 fn what_is_not_measured_does_not_count() {
@@ -113,6 +118,37 @@ fn masks_that_do_not_fit_are_refused() {
     File::mask().with("mask", halves).refused(MASK, "mask", &["expected only 0 and 1, found 0.5"]);
     let nans = Array::f32(&[1, 4, 5, 1], vec![f32::NAN; 20]);
     File::mask().with("mask", nans).refused(MASK, "mask", &["expected only 0 and 1, found NaN"]);
+}
+
+#[test]
+fn k_space_that_does_not_fit_is_refused() {
+    let file = |name, array| File::fourier().with(name, array);
+    file("mask", bits(&[2, 1, 5, 1])).refused(FOURIER, "mask", &["(3, 1, 5, 1)", "found (2, 1, 5, 1)"]);
+    file("mask", bits(&[3, 4, 5, 1])).refused(FOURIER, "mask", &["(N or 1, 1, W, 1)", "found (3, 4, 5, 1)"]);
+    file("mask", bits(&[3, 5])).refused(FOURIER, "mask", &["(N or 1, 1, W, 1)", "found (3, 5)"]);
+    let twos = Array::new(&[1, 1, 5, 1], Data::U8(vec![2; 5]));
+    file("mask", twos).refused(FOURIER, "mask", &["expected only 0 and 1, found 2"]);
+    let wrong = &["real and imaginary part", "found (3, 4, 5, 1)"];
+    file("y", values(&[3, 4, 5, 1])).refused(FOURIER, "y", wrong);
+    file("y", values(&[3, 4, 5])).refused(FOURIER, "y", &["expected shape (N, H, W, 2)", "found (3, 4, 5)"]);
+    file("y", values(&[1, 4097, 1, 2])).refused(FOURIER, "y", &["at most 4096", "found (1, 4097, 1, 2)"]);
+    let line = File::fourier().without("mask").read(FOURIER).unwrap_err().to_string();
+    assert!(line.ends_with("an array mask, found arrays noise, y"), "{line}");
+}
+
+#[test]
+fn columns_that_are_not_measured_do_not_count() {
+    let mut junk = values(&[3, 4, 5, 2]);
+    let Data::F32(y) = &mut junk.data else { unreachable!() };
+    (y[0], y[1], y[10]) = (f32::NAN, f32::INFINITY, f32::NAN); // column 0 of sample 0, in rows 0 and 1
+    let observations = File::fourier().with("y", junk.clone()).read(FOURIER).unwrap();
+    assert_eq!((observations.y().data[1], observations.y().data[10]), (0.0, 0.0));
+    assert_eq!(observations.digest(), File::fourier().read(FOURIER).unwrap().digest());
+    assert_eq!(observations.image(), Some(Shape::new(1, 4, 5, 1)));
+    let Data::F32(y) = &mut junk.data else { unreachable!() };
+    y[40 + 13] = f32::NAN; // sample 1, row 1, column 1: measured
+    let line = File::fourier().with("y", junk).read(FOURIER).unwrap_err().to_string();
+    assert!(line.ends_with("obs.npz: array y, sample 1, element 13"), "{line}");
 }
 
 #[test]
@@ -166,7 +202,7 @@ fn what_is_missing_is_told_with_what_is_there() {
 
 #[test]
 fn files_come_back_as_written() {
-    for (kind, file) in [(MASK, File::mask()), (DENSE, File::dense())] {
+    for (kind, file) in [(MASK, File::mask()), (DENSE, File::dense()), (FOURIER, File::fourier())] {
         let observations = file.read(kind).unwrap();
         observations.write().unwrap();
         let again = Observations::read(&file.path(), kind).unwrap();
@@ -237,6 +273,12 @@ fn models_of_other_images_are_refused() {
     assert!(mask.check_image(Shape::new(9, 4, 5, 2)).is_ok());
     let said = line(&mask, Shape::new(1, 4, 5, 3));
     assert!(said.contains("obs.npz: array y: expected (N, 4, 5, 3), the model's images, found (3, 4, 5, 2)"), "{said}");
+    let fourier = File::fourier().read(FOURIER).unwrap();
+    assert!(fourier.check_image(Shape::new(9, 4, 5, 1)).is_ok());
+    let said = line(&fourier, Shape::new(1, 4, 5, 3));
+    assert!(said.contains("a model of images with one channel, not of 4 x 5 x 3, found (3, 4, 5, 2)"), "{said}");
+    let said = line(&fourier, Shape::new(1, 5, 5, 1));
+    assert!(said.contains("(N, 5, 5, 2), k-space of the model's images, found (3, 4, 5, 2)"), "{said}");
     let dense = File::dense().read(DENSE).unwrap();
     assert!(dense.check_image(Shape::new(9, 4, 5, 2)).is_ok());
     let said = line(&dense, Shape::new(1, 4, 5, 3));

@@ -1,7 +1,8 @@
 //! `diem observe`: images in, observation file and preview out; and the readers of images.
 
 use diem::Result;
-use diem::backend::Shape;
+use diem::backend::reference::Reference;
+use diem::backend::{Backend, Shape};
 use diem::data::manifold::Manifold;
 use diem::data::{Array, DType, Data, Measured, Observations, OperatorKind, Samples, images, npy, picture};
 use flate2::write::GzEncoder;
@@ -100,6 +101,45 @@ fn projections_are_of_unit_length_and_measured() {
     assert_eq!(distinct.len(), 55, "no direction twice");
 }
 
+/// The centre always, the others as often as the acceleration says; and A x + noise where the mask is 1.
+#[test]
+fn columns_of_k_space_are_kept_and_measured() {
+    let dir = tempfile::tempdir().unwrap();
+    let pixels = (0..400 * 2 * 320).map(|i| ((i * i % 1009) as f32 / 500.0).sin()).collect();
+    npy::write(&dir.path().join("images.npy"), &Array::f32(&[400, 2, 320, 1], pixels)).unwrap();
+    let said = observe(dir.path(), &["--operator", "fourier", "--acceleration", "6", "--noise", "0.01"]).unwrap();
+    assert!(said.contains("400 images 2 x 320 x 1") && said.contains("% of the columns of k-space"), "{said}");
+    let (observations, truth) = (observed(&dir, OperatorKind::Fourier), truth(&dir));
+    let Measured::Fourier(mask) = observations.measured() else { unreachable!() };
+    assert_eq!((mask.shape, observations.y().shape), (Shape::new(400, 1, 320, 1), Shape::new(400, 2, 320, 2)));
+    let center = |column: usize| column.abs_diff(160) <= 10; // the paper's ±⌈60/R⌉
+    let mut others = 0.0;
+    for n in 0..400 {
+        assert!((0..320).all(|column| !center(column) || mask.row(n)[column] == 1));
+        others += (0..320).filter(|&column| !center(column) && mask.row(n)[column] == 1).count() as f64;
+    }
+    // 400 x 299 draws of the paper's probability 200/(320 R - 120): a standard deviation of 0.0009
+    let share = others / (400.0 * 299.0);
+    assert!((share - 200.0 / 1800.0).abs() < 5.0 * 0.0009, "{share}");
+    let backend = Reference::new();
+    let index = [3, 7];
+    let measurement = observations.bind(&backend, &index, truth.shape.with_n(1), None).unwrap();
+    let x = truth.gather(&index);
+    let residual = measurement.residual(&backend, &backend.upload(x.shape, &x.data));
+    let (mut squares, mut count) = (0.0, 0.0);
+    for (i, r) in residual.iter().enumerate() {
+        if mask.row(index[i / 1280])[i / 2 % 320] == 1 {
+            (squares, count) = (squares + (r / 0.01).powi(2), count + 1.0);
+        } else {
+            assert_eq!(*r, 0.0);
+        }
+    }
+    // some 400 squares of standard normal numbers: their mean has the standard deviation √(2/400) = 0.07
+    assert!(count > 300.0 && (squares / count - 1.0f64).abs() < 0.35, "{squares} {count}");
+    let image = image::open(dir.path().join("obs.png")).unwrap();
+    assert!(image.width() > 8 * 320, "the preview shows every image, and what is known of it");
+}
+
 /// Runs `diem observe` with the words of `line` in the folder.
 fn observe_line(dir: &Path, line: &str) -> std::process::Output {
     Command::new(env!("CARGO_BIN_EXE_diem")).current_dir(dir).arg("observe").args(line.split(' ')).output().unwrap()
@@ -131,8 +171,9 @@ fn a_manifold_is_observed_by_projections() {
 /// What happens to image k depends on seed and k only.
 #[test]
 fn an_image_is_observed_alike_in_any_company() {
-    for (kind, operator) in [(OperatorKind::Mask, "mask"), (OperatorKind::Dense, "dense")] {
-        let dir = folder(6, 2);
+    let kinds = [(OperatorKind::Mask, "mask"), (OperatorKind::Dense, "dense"), (OperatorKind::Fourier, "fourier")];
+    for (kind, operator) in kinds {
+        let dir = folder(6, 1);
         let read = |extra: &[&str]| {
             observe(dir.path(), &[&["--operator", operator, "--force"], extra].concat()).unwrap();
             let observations = observed(&dir, kind);
@@ -199,9 +240,24 @@ fn wrong_options_and_inputs_are_refused() {
         observe(dir.path(), &["--operator", "dense", "--rows", "99999999999"]),
         &["at most 8 GiB", "63 numbers"],
     );
-    for bad in [["--noise", "0"], ["--noise", "nan"], ["--keep", "1.5"], ["--delete", "-1"], ["--operator", "blur"]] {
+    for bad in [["--noise", "0"], ["--noise", "nan"], ["--keep", "1.5"], ["--delete", "-1"], ["--operator", "wavelet"]]
+    {
         assert_line(observe(dir.path(), &bad), &[bad[0]]);
     }
+    let fourier = |extra: &[&str]| observe(dir.path(), &[&["--operator", "fourier"], extra].concat());
+    assert_line(fourier(&["--acceleration", "0.5"]), &["--acceleration", "1 or more"]);
+    assert_line(fourier(&["--acceleration", "nan"]), &["--acceleration", "1 or more"]);
+    assert_line(fourier(&["--center", "3"]), &["--center: expected at most 1.2 columns, 7 / 6, in the center"]);
+    assert_line(fourier(&["--keep", "0.5"]), &["--keep: expected --operator mask or dense, found --operator fourier"]);
+    assert_line(fourier(&["--rows", "5"]), &["--rows: expected --operator dense"]);
+    assert_line(fourier(&["--rows", "5", "--center", "1"]), &["--rows", "--center"]);
+    assert_line(observe(dir.path(), &["--acceleration", "4"]), &["--acceleration: expected --operator fourier"]);
+    assert_line(
+        observe(dir.path(), &["--operator", "dense", "--center", "1"]),
+        &["--center: expected --operator fourier"],
+    );
+    let colour = folder(2, 3);
+    assert_line(observe(colour.path(), &["--operator", "fourier"]), &["one channel", "found 9 x 7 x 3"]);
     fs::remove_file(dir.path().join("images.npy")).unwrap();
     assert_line(observe(dir.path(), &[]), &["images.npy: cannot open: "]);
     fs::create_dir(dir.path().join("images.npy")).unwrap();

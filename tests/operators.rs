@@ -6,30 +6,40 @@ use diem::Error;
 use diem::backend::cpu::Cpu;
 use diem::backend::reference::Reference;
 use diem::backend::{Array, Backend, Shape};
-use diem::operators::{DenseMatrix, Measurement, Operator, PixelMask};
+use diem::operators::{DenseMatrix, FourierMask, Measurement, Operator, PixelMask};
 use diem::ops::Vector;
 use toys::{SmallOps, mask, normal};
 
 const IMAGE: Shape = Shape::new(3, 5, 7, 2);
 
-/// Both operators with one array for all samples, and with one for each.
-fn operators<B: SmallOps>(backend: &B) -> Vec<(&'static str, Box<dyn Operator<B>>)> {
+/// One channel, and as many samples.
+const GRAY: Shape = IMAGE.with_c(1);
+
+/// A name, the extents of images, and the operator.
+type Named<B> = (&'static str, Shape, Box<dyn Operator<B>>);
+
+/// All operators with one array for all samples, and with one for each.
+fn operators<B: SmallOps>(backend: &B) -> Vec<Named<B>> {
     let masks = [1, IMAGE.n].map(|n| mask(backend, IMAGE.with_n(n).with_c(1), 1));
     let matrices = [1, IMAGE.n].map(|n| normal(backend, Shape::new(n, 1, 11, IMAGE.row()), 2));
-    let mut all: Vec<(&str, Box<dyn Operator<B>>)> = Vec::new();
+    let columns = [1, IMAGE.n].map(|n| mask(backend, Shape::new(n, 1, IMAGE.w, 1), 8));
+    let mut all: Vec<Named<B>> = Vec::new();
     for x in masks {
-        all.push(("mask", Box::new(PixelMask::new(x, IMAGE).unwrap())));
+        all.push(("mask", IMAGE, Box::new(PixelMask::new(x, IMAGE).unwrap())));
     }
     for a in matrices {
-        all.push(("dense", Box::new(DenseMatrix::new(a, IMAGE).unwrap())));
+        all.push(("dense", IMAGE, Box::new(DenseMatrix::new(a, IMAGE).unwrap())));
+    }
+    for x in columns {
+        all.push(("fourier", GRAY, Box::new(FourierMask::new(x, GRAY).unwrap())));
     }
     all
 }
 
 /// <A x, v> = <x, Aᵀ v> for every sample.
 fn adjoint_identity<B: SmallOps>(backend: &B, tolerance: f64) {
-    for (name, operator) in operators(backend) {
-        let x = normal(backend, IMAGE, 3);
+    for (name, image, operator) in operators(backend) {
+        let x = normal(backend, image, 3);
         let v = normal(backend, operator.measured(IMAGE.n).unwrap(), 4);
         let (ax, atv) = (operator.forward(backend, &x), operator.adjoint(backend, &v));
         assert_eq!((ax.shape(), atv.shape()), (v.shape(), x.shape()), "{name}");
@@ -49,11 +59,12 @@ fn adjoints_are_adjoint() {
 #[test]
 fn backends_agree() {
     let (reference, cpu) = (Reference::new(), Cpu::new(Default::default()).unwrap());
-    for ((name, f64_operator), (_, f32_operator)) in operators(&reference).into_iter().zip(operators(&cpu)) {
-        let (x, x32) = (normal(&reference, IMAGE, 3), normal(&cpu, IMAGE, 3));
+    for ((name, image, f64_operator), (_, _, f32_operator)) in operators(&reference).into_iter().zip(operators(&cpu)) {
+        let (x, x32) = (normal(&reference, image, 3), normal(&cpu, image, 3));
         let y = reference.to_vec(&f64_operator.forward(&reference, &x)).unwrap();
         let y32 = cpu.to_vec(&f32_operator.forward(&cpu, &x32)).unwrap();
-        assert!(toys::distance(&y32, &y) < 1e-6, "{name}"); // inputs and outputs rounded once, sums in f64
+        // inputs and outputs rounded once, sums in f64, or an FFT of a few f32 roundings
+        assert!(toys::distance(&y32, &y) < 1e-6, "{name}");
     }
 }
 
@@ -61,8 +72,8 @@ fn backends_agree() {
 fn gather_takes_the_rows_and_shares_the_one() {
     let backend = Reference::new();
     let index = [2, 0, 2, 1];
-    for (name, operator) in operators(&backend) {
-        let x = normal(&backend, IMAGE, 5);
+    for (name, image, operator) in operators(&backend) {
+        let x = normal(&backend, image, 5);
         let all = operator.forward(&backend, &x);
         let some = operator.gather(&backend, &index).forward(&backend, &backend.gather_rows(&x, &index));
         assert_eq!(some[..], backend.gather_rows(&all, &index)[..], "{name}");
@@ -89,6 +100,55 @@ fn unobserved_values_never_count() {
     let residual = m.residual(&backend, &normal(&backend, IMAGE, 7));
     for (r, y) in residual.iter().zip(y.iter()) {
         assert!(if y.is_nan() { *r == 0.0 } else { r.is_finite() });
+    }
+}
+
+/// Real and imaginary part of a column count where its mask is 1, in every row.
+#[test]
+fn unmeasured_columns_never_count() {
+    let backend = Reference::new();
+    for rows in [1, IMAGE.n] {
+        let columns = mask(&backend, Shape::new(rows, 1, IMAGE.w, 1), 8);
+        let mut y = normal(&backend, GRAY.with_c(2), 6);
+        for (i, y) in y.iter_mut().enumerate() {
+            if columns.row_or_shared(i / (2 * GRAY.row()))[i / 2 % IMAGE.w] == 0.0 {
+                *y = f64::NAN;
+            }
+        }
+        let operator = Box::new(FourierMask::new(columns, GRAY).unwrap());
+        let m = Measurement::new(&backend, &y, &[0.1], operator).unwrap();
+        let residual = m.residual(&backend, &normal(&backend, GRAY, 7));
+        for (r, y) in residual.iter().zip(y.iter()) {
+            assert!(if y.is_nan() { *r == 0.0 } else { r.is_finite() });
+        }
+        let back = m.operator.adjoint(&backend, &y); // whatever is not measured
+        assert!(back.iter().all(|x| x.is_finite()));
+    }
+}
+
+/// Against the formula, without separation: (F x)_k = (H W)^(-1/2) Σ x_p exp(-2πi (..)), counted from the centre.
+#[test]
+fn k_space_is_the_centred_orthonormal_transform() {
+    let backend = Reference::new();
+    for image in [Shape::new(1, 4, 6, 1), Shape::new(1, 5, 3, 1)] {
+        let (h, w) = (image.h as i64, image.w as i64);
+        let all = FourierMask::new(backend.upload(Shape::new(1, 1, image.w, 1), &vec![1.0; image.w]), image).unwrap();
+        let x = normal(&backend, image, 5);
+        let y = Operator::forward(&all, &backend, &x);
+        for (k, y) in y.chunks_exact(2).enumerate() {
+            let (mut re, mut im) = (0.0, 0.0);
+            for (p, x) in x.iter().enumerate() {
+                let along = |n: i64, k: i64, p: i64| ((k - n / 2) * (p - n / 2)) as f64 / n as f64;
+                let (k, p) = (k as i64, p as i64);
+                let angle = -std::f64::consts::TAU * (along(h, k / w, p / w) + along(w, k % w, p % w));
+                (re, im) = (re + x * angle.cos(), im + x * angle.sin());
+            }
+            let scale = ((h * w) as f64).sqrt();
+            assert!((y[0] - re / scale).abs() < 1e-13 && (y[1] - im / scale).abs() < 1e-13, "{k}: {y:?}"); // 24 terms
+        }
+        // all columns: an isometry, whose adjoint is its inverse on real images
+        let back = Operator::adjoint(&all, &backend, &y);
+        assert!(toys::distance(&back, &x) < 1e-14);
     }
 }
 
@@ -133,4 +193,9 @@ fn wrong_measurements_are_refused() {
     let backend = Reference::new();
     let error = PixelMask::new(backend.zeros(Shape::new(4, 2, 3, 1)), image).err().expect("an error");
     assert_eq!(error.to_string(), "mask: expected (4, 2, 2, 1), found (4, 2, 3, 1)");
+    let columns = |mask, image| FourierMask::new(backend.zeros(mask), image).err().expect("an error").to_string();
+    let found = columns(Shape::new(4, 2, 2, 1), image.with_c(1));
+    assert_eq!(found, "mask: expected (4, 1, 2, 1), found (4, 2, 2, 1)");
+    let found = columns(Shape::new(4, 1, 2, 1), image);
+    assert_eq!(found, "images of k-space: expected one channel, at most 4096 x 4096 pixels, found (1, 2, 2, 3)");
 }

@@ -3,6 +3,7 @@
 use super::options::{count, positive, unit};
 use crate::backend::Shape;
 use crate::data::{Measured, OperatorKind, corruption};
+use crate::ops::fourier::LARGEST;
 use crate::{Error, Result};
 use clap::Args;
 
@@ -13,7 +14,8 @@ const MAX_MATRIX_BYTES: u64 = 8 << 30;
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Corruption")]
 pub struct CorruptionOptions {
-    /// What is measured: some of the pixels (mask), or projections onto random directions (dense) [default: mask; dense for vectors]
+    /// What is measured: some of the pixels (mask), projections onto random directions (dense), or some columns of k-space (fourier)
+    /// [default: mask; dense for vectors]
     #[arg(long, value_enum)]
     operator: Option<OperatorKind>,
     /// Probability that a pixel is kept, all channels together [default: 0.25]
@@ -25,7 +27,13 @@ pub struct CorruptionOptions {
     /// Projections per image, of dense [default: keep times H W C]
     #[arg(long, value_name = "M", value_parser = count, conflicts_with_all = ["keep", "delete"])]
     rows: Option<usize>,
-    /// Standard deviation of the noise [default: 0.001; of calibrate 0.05]
+    /// Acceleration R of fourier: W / R of the W columns of k-space are kept on average, the central ones always [default: 6]
+    #[arg(long, value_name = "R", value_parser = acceleration, conflicts_with_all = ["keep", "delete", "rows"])]
+    acceleration: Option<f64>,
+    /// Columns to either side of the central one that fourier always keeps [default: 3 W / (16 R), rounded up, 60 / R of 320]
+    #[arg(long, value_name = "C", conflicts_with_all = ["keep", "delete", "rows"])]
+    center: Option<usize>,
+    /// Standard deviation of the noise, of real and imaginary part each in k-space [default: 0.001; of calibrate 0.05]
     #[arg(long, value_name = "SIGMA_Y", value_parser = positive)]
     noise: Option<f64>,
 }
@@ -46,12 +54,11 @@ impl CorruptionOptions {
     /// # Errors
     /// When options do not go together, or matrices would be too large.
     pub fn measured(&self, images: Shape, seed: u64) -> Result<Measured> {
-        let keep = self.keep.or(self.delete.map(|d| 1.0 - d)).unwrap_or(0.25);
         let usual = if images.pixels() == 1 { OperatorKind::Dense } else { OperatorKind::Mask };
-        Ok(match self.operator.unwrap_or(usual) {
-            OperatorKind::Mask if self.rows.is_some() => {
-                return Err(Error::mismatch("--rows", "--operator dense", "--operator mask"));
-            }
+        let kind = self.operator.unwrap_or(usual);
+        self.check(kind)?;
+        let keep = self.keep.or(self.delete.map(|d| 1.0 - d)).unwrap_or(0.25);
+        Ok(match kind {
             OperatorKind::Mask => Measured::Mask(corruption::random_mask(images, keep, seed)),
             OperatorKind::Dense => {
                 let d = images.row();
@@ -63,6 +70,55 @@ impl CorruptionOptions {
                 }
                 Measured::Dense(corruption::random_projections(images, m, seed))
             }
+            OperatorKind::Fourier => {
+                let Shape { h, w, c, .. } = images;
+                if c != 1 || h * w == 1 || h.max(w) > LARGEST {
+                    let expected = format!("images with one channel, of at most {LARGEST} x {LARGEST} pixels");
+                    return Err(Error::mismatch("--operator fourier", expected, format!("{h} x {w} x {c}")));
+                }
+                let (kept, center) = self.columns(w)?;
+                Measured::Fourier(corruption::random_columns(images, kept, center, seed))
+            }
         })
     }
+
+    /// Refuses options of other operators.
+    fn check(&self, kind: OperatorKind) -> Result<()> {
+        let of_dense = [("--rows", self.rows.is_some())];
+        let of_fourier = [("--acceleration", self.acceleration.is_some()), ("--center", self.center.is_some())];
+        let of_others = [("--keep", self.keep.is_some()), ("--delete", self.delete.is_some())];
+        let (mask, dense, fourier) = (OperatorKind::Mask, OperatorKind::Dense, OperatorKind::Fourier);
+        let rules = [(&of_dense[..], &[dense][..]), (&of_fourier, &[fourier]), (&of_others, &[mask, dense])];
+        for (options, kinds) in rules {
+            if let Some((name, _)) = options.iter().find(|(_, given)| *given && !kinds.contains(&kind)) {
+                let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+                let expected = format!("--operator {}", names.join(" or "));
+                return Err(Error::mismatch(name, expected, format!("--operator {}", kind.name())));
+            }
+        }
+        Ok(())
+    }
+
+    /// The probability with which one of `w` columns of k-space is kept, and how many to either side of the central one always are.
+    ///
+    /// In the paper ±⌈60/R⌉ of 320 columns are kept, and the others with probability 200/(320 R - 120), which is what leaves
+    /// 320/R of them if the center is 120/R wide. In proportion that is ±⌈3W/(16 R)⌉ and 5/(8 R - 3), for any width.
+    fn columns(&self, w: usize) -> Result<(f64, usize)> {
+        let r = self.acceleration.unwrap_or(6.0);
+        let Some(center) = self.center else {
+            return Ok((5.0 / (8.0 * r - 3.0), (3.0 * w as f64 / (16.0 * r)).ceil() as usize));
+        };
+        let (always, all) = ((2 * center + 1) as f64, w as f64 / r);
+        if always > all {
+            let expected = format!("at most {all:.1} columns, {w} / {r}, in the center");
+            return Err(Error::mismatch("--center", expected, format!("2 x {center} + 1")));
+        }
+        Ok(((all - always) / (w as f64 - always).max(1.0), center))
+    }
+}
+
+/// A factor of 1 or more.
+fn acceleration(text: &str) -> std::result::Result<f64, String> {
+    let value = text.parse().map_err(|_| "expected a number of 1 or more".to_owned())?;
+    if (1.0..f64::INFINITY).contains(&value) { Ok(value) } else { Err("expected a number of 1 or more".to_owned()) }
 }

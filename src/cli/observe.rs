@@ -1,4 +1,5 @@
-//! `diem observe`: makes an observation file from images or points of a manifold, by random pixel deletion or random projections.
+//! `diem observe`: makes an observation file from images or points of a manifold, by random pixel deletion, random projections or
+//! k-space with random columns.
 
 use super::corruption::{CorruptionOptions, NOISE};
 use super::images::ImageOptions;
@@ -42,7 +43,7 @@ pub struct Args {
     corruption: CorruptionOptions,
     #[command(flatten)]
     images: ImageOptions,
-    /// Seed of the manifold, deletions, directions and noise
+    /// Seed of the manifold, deletions, directions, columns and noise
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Also writes the images themselves, as the model's values
@@ -83,10 +84,8 @@ impl Args {
         files.push(observations.stage()?); // last: where it is, all is
         files.into_iter().try_for_each(Staged::commit)?;
         let what = match observations.measured() {
-            Measured::Mask(mask) => {
-                let kept = mask.data.iter().filter(|m| **m == 1).count() as f64 / mask.data.len() as f64;
-                format!("{:.1}% of the pixels", 100.0 * kept)
-            }
+            Measured::Mask(mask) => format!("{:.1}% of the pixels", 100.0 * share(mask)),
+            Measured::Fourier(mask) => format!("{:.1}% of the columns of k-space", 100.0 * share(mask)),
             Measured::Dense(a) => format!("{} projections each", a.shape.w),
         };
         let path = self.out.display();
@@ -109,6 +108,11 @@ impl Args {
         };
         self.images.read(input)
     }
+}
+
+/// The share of ones.
+fn share(mask: &Samples<u8>) -> f64 {
+    mask.data.iter().filter(|m| **m == 1).count() as f64 / mask.data.len() as f64
 }
 
 /// The first images, and below each what was observed of it.

@@ -8,7 +8,6 @@ use super::options::{
 use super::progress::{Progress, duration};
 use super::{Outcome, say};
 use crate::backend::Shape;
-use crate::data::Measured;
 use crate::diffusion::Tabulated;
 use crate::diffusion::samplers::Sampler;
 use crate::ops::Ops;
@@ -184,11 +183,7 @@ impl Args {
             identity["observations"] = observations.digest().into();
             identity["draws"] = self.draws.unwrap_or(1).into();
             identity["posterior"] = json!(self.posterior.method.settings()?);
-            identity["operator"] = match observations.measured() {
-                Measured::Mask(_) => "mask",
-                Measured::Dense(_) => "dense",
-            }
-            .into();
+            identity["operator"] = observations.measured().kind().name().into();
             identity["prior_model"] = loaded.prior.as_ref().map(|(_, digest)| digest.clone()).into();
         }
         Ok(identity.as_object().expect("written as one").clone())

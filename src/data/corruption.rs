@@ -1,5 +1,6 @@
 //! Corrupted observations of known images. What happens to image k depends on the seed and on k, not on how many there are.
 
+use super::observations::Applied;
 use super::{Measured, Observations, Samples};
 use crate::Result;
 use crate::backend::Shape;
@@ -12,6 +13,17 @@ pub fn random_mask(images: Shape, keep: f64, seed: u64) -> Samples<u8> {
     let stream = Stream::new(seed, Purpose::Operator);
     each_row(images.with_c(1), |sample, mask: &mut [u8]| {
         mask.iter_mut().zip(stream.uniforms(sample)).for_each(|(m, u)| *m = u8::from(u < keep));
+    })
+}
+
+/// A mask (N, 1, W, 1) for the columns of k-space of images (N, H, W, 1): each is kept with probability `kept`, and always the
+/// central one and `center` to either side of it, column ⌊W/2⌋ being the zero frequency.
+pub fn random_columns(images: Shape, kept: f64, center: usize, seed: u64) -> Samples<u8> {
+    let stream = Stream::new(seed, Purpose::Operator);
+    each_row(Shape::new(images.n, 1, images.w, 1), |sample, mask: &mut [u8]| {
+        for (column, (m, u)) in mask.iter_mut().zip(stream.uniforms(sample)).enumerate() {
+            *m = u8::from(u < kept || column.abs_diff(images.w / 2) <= center);
+        }
     })
 }
 
@@ -56,23 +68,11 @@ pub fn repeat(observations: &Observations, images: &Samples<f32>, stream: Stream
 
 /// A x + noise of standard deviations `noise`, one for all or one for each.
 fn measure(images: &Samples<f32>, measured: &Measured, noise: &[f64], stream: Stream) -> Samples<f32> {
-    let shape = match measured {
-        Measured::Mask(_) => images.shape,
-        Measured::Dense(a) => Shape::rows(images.shape.n, a.shape.w),
-    };
-    each_row(shape, |sample, y: &mut [f32]| {
-        let (x, sigma_y) = (images.row(sample as usize), noise[sample as usize % noise.len()]);
-        let with_noise = |ax: f64, z: f64| (ax + sigma_y * z) as f32;
-        match measured {
-            Measured::Mask(_) => {
-                let x = x.iter().map(|x| f64::from(*x));
-                y.iter_mut().zip(x).zip(stream.each_normal(sample)).for_each(|((y, x), z)| *y = with_noise(x, z));
-            }
-            Measured::Dense(a) => {
-                let ax = a.row(sample as usize).chunks_exact(x.len()).map(|a| dot(a, x));
-                y.iter_mut().zip(ax).zip(stream.each_normal(sample)).for_each(|((y, ax), z)| *y = with_noise(ax, z));
-            }
-        }
+    let operators = Applied::new(measured, images.shape);
+    each_row(measured.extents(images.shape), |sample, y: &mut [f32]| {
+        let n = sample as usize;
+        let (ax, sigma_y) = (operators.forward(n, images.row(n)), noise[n % noise.len()]);
+        y.iter_mut().zip(ax).zip(stream.each_normal(sample)).for_each(|((y, ax), z)| *y = (ax + sigma_y * z) as f32);
     })
 }
 
@@ -81,8 +81,4 @@ fn each_row<T: Copy + Default + Send>(shape: Shape, fill: impl Fn(u32, &mut [T])
     let mut data = vec![T::default(); shape.len()];
     data.par_chunks_exact_mut(shape.row()).enumerate().for_each(|(sample, row)| fill(sample as u32, row));
     Samples::new(shape, data)
-}
-
-fn dot(a: &[f32], x: &[f32]) -> f64 {
-    a.iter().zip(x).map(|(a, x)| f64::from(*a) * f64::from(*x)).sum()
 }

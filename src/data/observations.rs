@@ -1,19 +1,21 @@
 //! Observation files: what was measured of each sample, how, and with how much noise.
 
+mod apply;
+mod bind;
 mod select;
 
 use super::array::{Array, Data};
 use super::picture::Tile;
 use super::place::Place;
 use super::{DType, Npz, Samples, atomic, npy, npz};
-use crate::backend::{Backend, Shape};
-use crate::operators::{DenseMatrix, Measurement, Operator, PixelMask};
-use crate::ops::{Dense, Mask, Vector};
+use crate::backend::Shape;
+use crate::ops::fourier::{LARGEST, Transform};
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+
+pub(crate) use apply::Applied;
 
 const FLOATS: &[DType] = &[DType::F32, DType::F64];
 
@@ -25,6 +27,19 @@ pub enum OperatorKind {
     Mask,
     /// A matrix per sample: array `A`.
     Dense,
+    /// Some columns of k-space, as in MRI: array `mask`.
+    Fourier,
+}
+
+impl OperatorKind {
+    /// As the command line says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mask => "mask",
+            Self::Dense => "dense",
+            Self::Fourier => "fourier",
+        }
+    }
 }
 
 /// The arrays of the operator; a leading 1 stands for all samples.
@@ -34,6 +49,8 @@ pub enum Measured {
     Mask(Samples<u8>),
     /// (N or 1, 1, M, D): y = A x.
     Dense(Samples<f32>),
+    /// (N or 1, 1, W, 1): 1 where a column of the 2-D Fourier transform was measured, else 0.
+    Fourier(Samples<u8>),
 }
 
 /// The observations of N samples, checked: extents agree, and every number that counts is finite.
@@ -49,7 +66,7 @@ impl Observations {
     /// Observations `y` with noise of standard deviation `noise` (one, or one for each), that are or will be in the file `path`.
     ///
     /// # Shapes
-    /// `y` (N, H, W, C) for a mask, (N, 1, 1, M) for a dense matrix; where the mask is 0, y is set to 0.
+    /// `y` (N, H, W, C) for a mask, (N, 1, 1, M) for a dense matrix, (N, H, W, 2) for k-space; where a mask is 0, y is set to 0.
     ///
     /// # Errors
     /// A mismatch that names file and array: extents that do not agree, a mask that is not 0 or 1, noise that is not positive;
@@ -60,14 +77,22 @@ impl Observations {
         match &measured {
             Measured::Mask(mask) => {
                 check_extents(at("mask"), "(N or 1, H, W, 1)", mask.shape, y.shape.with_c(1), "y")?;
-                if let Some(v) = mask.data.iter().find(|v| **v > 1) {
-                    return Err(at("mask").mismatch("only 0 and 1", v));
-                }
+                check_bits(at("mask"), mask)?;
                 zero_unobserved(&mut y, mask);
             }
             Measured::Dense(a) => {
                 check_extents(at("A"), "(N or 1, M, D)", a.shape, Shape::new(n, 1, y.shape.c, a.shape.c), "y")?;
                 check_finite(at("A"), a)?;
+            }
+            Measured::Fourier(mask) => {
+                let Shape { h, w, c, .. } = y.shape;
+                if c != 2 || h.max(w) > LARGEST {
+                    let expected = format!("(N, H, W, 2), real and imaginary part, H and W at most {LARGEST}");
+                    return Err(at("y").mismatch(expected, format_args!("{:?}", y.shape)));
+                }
+                check_extents(at("mask"), "(N or 1, 1, W, 1)", mask.shape, Shape::new(n, 1, w, 1), "y")?;
+                check_bits(at("mask"), mask)?;
+                zero_unobserved(&mut y, mask);
             }
         }
         check_finite(at("y"), &y)?;
@@ -98,12 +123,14 @@ impl Observations {
         };
         let (y, measured) = match kind {
             OperatorKind::Mask => {
-                let mask = npz.read("mask", &[DType::Bool, DType::U8, DType::F32, DType::F64, DType::I64])?;
-                let [n, h, w, one] = extents(at("mask"), "(N or 1, H, W, 1)", &mask)?;
-                let shape = Shape::new(n, h, w, one);
-                let mask = Samples::new(shape, binary(mask.data).map_err(|v| at("mask").mismatch("only 0 and 1", v))?);
+                let mask = read_mask(&mut npz, "(N or 1, H, W, 1)")?;
                 let [n, h, w, c] = extents(at("y"), "(N, H, W, C)", &y)?;
                 (Samples::new(Shape::new(n, h, w, c), y.data.into_f32()), Measured::Mask(mask))
+            }
+            OperatorKind::Fourier => {
+                let mask = read_mask(&mut npz, "(N or 1, 1, W, 1)")?;
+                let [n, h, w, c] = extents(at("y"), "(N, H, W, 2)", &y)?;
+                (Samples::new(Shape::new(n, h, w, c), y.data.into_f32()), Measured::Fourier(mask))
             }
             OperatorKind::Dense => {
                 let a = npz.read("A", FLOATS)?;
@@ -150,10 +177,10 @@ impl Observations {
         f("noise", Array::new(&[n][usize::from(scalar)..], Data::F64(self.noise.clone())))?;
         let y = self.y.data.clone();
         match &self.measured {
-            Measured::Mask(Samples { shape, data }) => {
+            Measured::Mask(Samples { shape, data }) | Measured::Fourier(Samples { shape, data }) => {
                 f("y", Array::f32(&[n, h, w, c], y))?;
                 let bits = data.iter().map(|m| *m == 1).collect();
-                f("mask", Array::new(&[shape.n, h, w, 1], Data::Bool(bits)))
+                f("mask", Array::new(&[shape.n, shape.h, shape.w, 1], Data::Bool(bits)))
             }
             Measured::Dense(Samples { shape, data }) => {
                 f("y", Array::f32(&[n, c], y))?;
@@ -174,7 +201,7 @@ impl Observations {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// What was measured: (N, H, W, C), 0 where the mask is 0, or (N, 1, 1, M).
+    /// What was measured: (N, H, W, C) or (N, H, W, 2), 0 where the mask is 0, or (N, 1, 1, M).
     pub fn y(&self) -> &Samples<f32> {
         &self.y
     }
@@ -188,26 +215,40 @@ impl Observations {
     }
     /// Extents of the images, with N = 1, where the file tells them: a matrix does not.
     pub fn image(&self) -> Option<Shape> {
-        matches!(self.measured, Measured::Mask(_)).then(|| self.y.shape.with_n(1))
+        match self.measured {
+            Measured::Mask(_) => Some(self.y.shape.with_n(1)),
+            Measured::Fourier(_) => Some(self.y.shape.with_n(1).with_c(1)),
+            Measured::Dense(_) => None,
+        }
     }
 
-    /// Observation `n` as an image: its pixels, or the back-projection (D / M) Aᵀ y, which is x itself on average over random unit
-    /// directions.
+    /// Observation `n` as an image: its pixels; what k-space is with 0 where nothing was measured, Aᵀ y; or the back-projection
+    /// (D / M) Aᵀ y, which is x itself on average over random unit directions.
     pub fn back_projection(&self, n: usize) -> Vec<f32> {
         let y = self.y.row(n);
-        let Measured::Dense(a) = &self.measured else { return y.to_vec() };
-        let (m, d) = (a.shape.w, a.shape.c);
-        let mut x = vec![0.0; d];
-        for (direction, y) in a.row(n).chunks_exact(d).zip(y) {
-            x.iter_mut().zip(direction).for_each(|(x, a)| *x += d as f32 / m as f32 * y * a);
+        match &self.measured {
+            Measured::Mask(_) => y.to_vec(),
+            Measured::Dense(a) => {
+                let (m, d) = (a.shape.w, a.shape.c);
+                let mut x = vec![0.0; d];
+                for (direction, y) in a.row(n).chunks_exact(d).zip(y) {
+                    x.iter_mut().zip(direction).for_each(|(x, a)| *x += d as f32 / m as f32 * y * a);
+                }
+                x
+            }
+            Measured::Fourier(mask) => {
+                let Shape { h, w, .. } = self.y.shape;
+                let mut x = vec![0.0; h * w];
+                Transform::new(h, w).adjoint(|column| mask.row(n)[column] == 1, y, &mut x);
+                x
+            }
         }
-        x
     }
     /// The picture of observation `n`, whose [`Observations::back_projection`] is `image`.
     pub fn tile<'a>(&'a self, n: usize, image: &'a [f32]) -> Tile<'a> {
         match &self.measured {
             Measured::Mask(mask) => Tile::Observed(image, mask.row(n)),
-            Measured::Dense(_) => Tile::Image(image),
+            Measured::Dense(_) | Measured::Fourier(_) => Tile::Image(image),
         }
     }
 
@@ -217,80 +258,29 @@ impl Observations {
     /// A mismatch that names the file and the array.
     pub fn check_image(&self, image: Shape) -> Result<()> {
         let at = |array| Place::array(&self.path, array);
-        match &self.measured {
-            Measured::Mask(_) if self.y.shape.with_n(1) != image.with_n(1) => {
-                let Shape { h, w, c, .. } = image;
-                Err(at("y").mismatch(
-                    format_args!("(N, {h}, {w}, {c}), the model's images"),
-                    format_args!("{:?}", self.y.shape),
-                ))
-            }
-            Measured::Dense(a) if a.shape.c != image.row() => {
-                Err(at("A").mismatch(format_args!("(N or 1, M, {}), D of the model", image.row()), a.shape.c))
-            }
-            _ => Ok(()),
+        let Shape { h, w, c, .. } = image;
+        if let Measured::Dense(a) = &self.measured {
+            let expected = format_args!("(N or 1, M, {}), D of the model", image.row());
+            return if a.shape.c == image.row() { Ok(()) } else { Err(at("A").mismatch(expected, a.shape.c)) };
         }
-    }
-
-    /// The operator that all samples share, on the device, once for all batches; `None` where each has its own.
-    ///
-    /// # Errors
-    /// As [`Observations::check_image`].
-    pub fn shared_operator<B: Backend + Mask + Dense + Vector>(
-        &self,
-        backend: &B,
-        image: Shape,
-    ) -> Result<Option<Arc<dyn Operator<B>>>> {
-        self.check_image(image)?;
-        let rows = match &self.measured {
-            Measured::Mask(mask) => mask.shape.n,
-            Measured::Dense(a) => a.shape.n,
+        if self.image() == Some(image.with_n(1)) {
+            return Ok(());
+        }
+        let expected = match &self.measured {
+            Measured::Fourier(_) if c != 1 => format!("a model of images with one channel, not of {h} x {w} x {c}"),
+            Measured::Fourier(_) => format!("(N, {h}, {w}, 2), k-space of the model's images"),
+            _ => format!("(N, {h}, {w}, {c}), the model's images"),
         };
-        if rows == 1 { self.operator(backend, &[0], image).map(Some) } else { Ok(None) }
+        Err(at("y").mismatch(expected, format_args!("{:?}", self.y.shape)))
     }
+}
 
-    /// The operator of samples `index`.
-    fn operator<B: Backend + Mask + Dense + Vector>(
-        &self,
-        backend: &B,
-        index: &[usize],
-        image: Shape,
-    ) -> Result<Arc<dyn Operator<B>>> {
-        Ok(match &self.measured {
-            Measured::Mask(mask) => {
-                let mask = mask.gather_or_share(index);
-                let values: Vec<f32> = mask.data.iter().map(|m| f32::from(*m)).collect();
-                Arc::new(PixelMask::new(backend.upload(mask.shape, &values), image)?)
-            }
-            Measured::Dense(a) => {
-                let a = a.gather_or_share(index);
-                Arc::new(DenseMatrix::new(backend.upload(a.shape, &a.data), image)?)
-            }
-        })
-    }
-
-    /// The measurements of samples `index`, in that order, of images with the extents of `image`. An index may repeat. `shared` is
-    /// what [`Observations::shared_operator`] gave.
-    ///
-    /// # Errors
-    /// As [`Observations::check_image`]; [`Error::Device`].
-    pub fn bind<B: Backend + Mask + Dense + Vector>(
-        &self,
-        backend: &B,
-        index: &[usize],
-        image: Shape,
-        shared: Option<&Arc<dyn Operator<B>>>,
-    ) -> Result<Measurement<B>> {
-        self.check_image(image)?;
-        let y = self.y.gather(index);
-        let y = backend.upload(y.shape, &y.data);
-        let noise = match self.noise.as_slice() {
-            [shared] => vec![*shared],
-            noise => index.iter().map(|n| noise[*n]).collect(),
-        };
-        let operator = shared.cloned().map_or_else(|| self.operator(backend, index, image), Ok)?;
-        Measurement::of_shared(backend, &y, &noise, operator)
-    }
+/// The array `mask` of `npz`, of 0 and 1.
+fn read_mask(npz: &mut Npz, form: &str) -> Result<Samples<u8>> {
+    let array = npz.read("mask", &[DType::Bool, DType::U8, DType::F32, DType::F64, DType::I64])?;
+    let at = Place::array(npz.path(), "mask");
+    let [n, h, w, one] = extents(at, form, &array)?;
+    Ok(Samples::new(Shape::new(n, h, w, one), binary(array.data).map_err(|v| at.mismatch("only 0 and 1", v))?))
 }
 
 /// A hash to write to.
@@ -306,10 +296,10 @@ impl Write for Hash {
     }
 }
 
-/// Sets y to 0 where the mask is 0, whatever it is there.
+/// Sets y to 0 where the mask, of pixels or of columns, is 0, whatever it is there.
 fn zero_unobserved(y: &mut Samples<f32>, mask: &Samples<u8>) {
     for (sample, row) in y.data.chunks_exact_mut(y.shape.row()).enumerate() {
-        let pixels = row.chunks_exact_mut(y.shape.c).zip(mask.row(sample));
+        let pixels = row.chunks_exact_mut(y.shape.c).zip(mask.row(sample).iter().cycle());
         pixels.filter(|(_, m)| **m == 0).for_each(|(pixel, _)| pixel.fill(0.0));
     }
 }
@@ -329,6 +319,11 @@ fn check_extents(place: Place<'_>, form: &str, found: Shape, expected: Shape, ot
     }
     let expected = format!("{form} = {expected:?} to go with {other}");
     Err(place.mismatch(expected, format_args!("{found:?}")))
+}
+
+/// Refuses values that are neither 0 nor 1.
+fn check_bits(place: Place<'_>, mask: &Samples<u8>) -> Result<()> {
+    mask.data.iter().find(|v| **v > 1).map_or(Ok(()), |v| Err(place.mismatch("only 0 and 1", v)))
 }
 
 /// Refuses values that are not finite.

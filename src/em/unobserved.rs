@@ -1,16 +1,21 @@
 //! How much a prior varies where little was observed: every lap's discretisation takes a little of it.
 
+use crate::backend::Shape;
 use crate::data::{Measured, Observations, Samples};
 use crate::linalg::{Matrix, symmetric_eigen};
+use crate::ops::fourier::Hartley;
 
 /// The larger D, the more the eigenvectors of a dense operator cost: above, they are not looked for.
 const LARGEST: usize = 512;
 
 /// The K = ⌈D/10⌉ orthonormal directions that N observations say least about: the eigenvectors of H = (1/N) Σ_n A_nᵀ A_n with the
-/// smallest eigenvalues. For pixel masks H is diagonal, and they are the elements of the pixels that were observed least often.
+/// smallest eigenvalues. For pixel masks H is diagonal, and they are the elements of the pixels that were observed least often; so it is
+/// for k-space in the basis of [`Hartley`].
 pub enum Directions {
     /// Elements of x.
     Elements(Vec<usize>),
+    /// Elements of the Hartley transform of x.
+    Frequencies(Hartley, Vec<usize>),
     /// (K, D), one in each row.
     Vectors(Matrix),
 }
@@ -21,15 +26,20 @@ impl Directions {
         let n = observations.len();
         match observations.measured() {
             Measured::Mask(mask) => {
-                let (pixels, c) = (mask.shape.row(), observations.y().shape.c);
-                let mut counts = vec![0usize; pixels];
+                let mut counts = vec![0.0; mask.shape.row()];
                 for sample in 0..n {
-                    counts.iter_mut().zip(mask.row(sample)).for_each(|(count, m)| *count += usize::from(*m));
+                    counts.iter_mut().zip(mask.row(sample)).for_each(|(count, m)| *count += f64::from(*m));
                 }
-                let mut order: Vec<usize> = (0..pixels).collect();
-                order.sort_by_key(|&pixel| counts[pixel]);
-                let elements = order.into_iter().flat_map(|pixel| pixel * c..(pixel + 1) * c);
-                Some(Self::Elements(elements.take((pixels * c).div_ceil(10)).collect()))
+                Some(Self::Elements(rarest(&counts, observations.y().shape.c)))
+            }
+            Measured::Fourier(mask) => {
+                let Shape { h, w, .. } = observations.y().shape;
+                let mut counts = vec![0.0; w];
+                for sample in 0..n {
+                    let eigenvalues = Hartley::eigenvalues(mask.row(sample));
+                    counts.iter_mut().zip(eigenvalues).for_each(|(count, s)| *count += s);
+                }
+                Some(Self::Frequencies(Hartley::new(h, w), rarest(&counts, h)))
             }
             Measured::Dense(a) if a.shape.c <= LARGEST => {
                 let d = a.shape.c;
@@ -54,6 +64,14 @@ impl Directions {
             Self::Elements(elements) => {
                 elements.iter().map(|&i| variance(rows().map(|x| f64::from(x[i])))).sum::<f64>() / elements.len() as f64
             }
+            Self::Frequencies(hartley, elements) => {
+                let transform = |x: &[f32]| {
+                    let c = hartley.forward(&x.iter().map(|x| f64::from(*x)).collect::<Vec<_>>());
+                    elements.iter().map(|&i| c[i]).collect::<Vec<_>>()
+                };
+                let c: Vec<Vec<f64>> = rows().map(transform).collect();
+                (0..elements.len()).map(|k| variance(c.iter().map(|c| c[k]))).sum::<f64>() / elements.len() as f64
+            }
             Self::Vectors(e) => {
                 let along = |k: usize| variance(rows().map(|x| inner(e.row(k), x)));
                 (0..e.rows()).map(along).sum::<f64>() / e.rows() as f64
@@ -61,6 +79,14 @@ impl Directions {
         };
         sum
     }
+}
+
+/// A tenth of the elements, `c` for each of the groups that `counts` are of, from the groups with the smallest counts.
+fn rarest(counts: &[f64], c: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..counts.len()).collect();
+    order.sort_by(|&a, &b| counts[a].total_cmp(&counts[b]));
+    let elements = order.into_iter().flat_map(|group| group * c..(group + 1) * c);
+    elements.take((counts.len() * c).div_ceil(10)).collect()
 }
 
 /// The mean over all elements of their variances.
@@ -81,7 +107,6 @@ fn variance(x: impl Iterator<Item = f64> + Clone) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Shape;
     use std::path::Path;
 
     fn observations(y: Shape, measured: Measured) -> Observations {

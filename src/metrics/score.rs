@@ -1,5 +1,6 @@
 //! How well a prior predicts single observations: a proper score.
 
+use crate::data::observations::Applied;
 use crate::data::{Measured, Observations, Samples};
 use crate::ops::noise::{Purpose, Stream};
 use crate::{Error, Result};
@@ -34,9 +35,11 @@ pub fn predictive_score(observations: &Observations, prior: &Samples<f32>, strea
     }
     observations.check_image(prior.shape)?;
     let stream = Stream { purpose: Purpose::Projection, ..stream };
+    let operators = Applied::new(observations.measured(), prior.shape);
     let slices = SLICES.min(PRODUCTS / prior.data.len()).div_ceil(observations.len()).max(1);
     let each = (0..observations.len() * slices).into_par_iter().filter_map(|k| {
-        let Slice { v, direction, sigma_y } = Slice::draw(observations, k / slices, stream.at(1, 0), k as u32)?;
+        let Slice { v, direction, sigma_y } =
+            Slice::draw(observations, &operators, k / slices, stream.at(1, 0), k as u32)?;
         let noise = stream.at(2, 0).each_normal(k as u32);
         let along = |x: &[f32]| direction.iter().map(|(i, u)| u * f64::from(x[*i])).sum::<f64>();
         let q = prior.data.chunks_exact(prior.shape.row()).zip(noise).map(|(x, z)| along(x) + sigma_y * z);
@@ -56,24 +59,28 @@ struct Slice {
 
 impl Slice {
     /// Number `number` of observation `n`; `None` where nothing was measured.
-    fn draw(observations: &Observations, n: usize, stream: Stream, number: u32) -> Option<Self> {
+    fn draw(
+        observations: &Observations,
+        operators: &Applied<'_>,
+        n: usize,
+        stream: Stream,
+        number: u32,
+    ) -> Option<Self> {
         let y = observations.y().row(n);
-        let measured: Vec<usize> = match observations.measured() {
-            Measured::Mask(mask) => (0..y.len()).filter(|i| mask.row(n)[i / observations.y().shape.c] == 1).collect(),
-            Measured::Dense(_) => (0..y.len()).collect(),
-        };
+        let (operator, shape) = (observations.measured(), observations.y().shape);
+        let measured: Vec<usize> = (0..y.len()).filter(|i| operator.observed(n, shape, *i)).collect();
         let [a, b, turn] = std::array::from_fn(|i| stream.uniforms(number).nth(i).expect("it does not end"));
         let first = *measured.get((a * measured.len() as f64) as usize)?;
         let others: Vec<usize> = measured.into_iter().filter(|i| *i != first).collect();
         let second = others.get((b * others.len() as f64) as usize);
         let (sin, cos) = (std::f64::consts::TAU * turn).sin_cos();
         let w = second.map_or(vec![(first, 1.0)], |second| vec![(first, cos), (*second, sin)]);
-        let direction = match observations.measured() {
+        let direction = match operator {
             Measured::Mask(_) => w.clone(),
-            Measured::Dense(matrix) => {
-                let d = matrix.shape.c;
-                let a = |m: usize, i: usize| f64::from(matrix.row(n)[m * d + i]);
-                (0..d).map(|i| (i, w.iter().map(|(m, w)| w * a(*m, i)).sum())).collect()
+            _ => {
+                let mut full = vec![0.0; y.len()];
+                w.iter().for_each(|(m, w)| full[*m] = *w);
+                operators.adjoint(n, &full).into_iter().enumerate().collect()
             }
         };
         let v = w.iter().map(|(i, w)| w * f64::from(y[*i])).sum();

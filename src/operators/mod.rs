@@ -1,9 +1,11 @@
 //! What was measured: y = A x + noise. One operator per file.
 
 mod dense;
+mod fourier;
 mod mask;
 
 pub use dense::DenseMatrix;
+pub use fourier::FourierMask;
 pub use mask::PixelMask;
 
 use crate::backend::{Array, Backend, Shape};

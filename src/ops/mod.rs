@@ -20,6 +20,7 @@ pub mod dense;
 pub mod dplr;
 pub mod dropout;
 pub mod ema;
+pub mod fourier;
 pub mod gated_residual;
 pub mod global_norm;
 pub mod least_squares;
@@ -49,6 +50,7 @@ pub use dense::Dense;
 pub use dplr::Dplr;
 pub use dropout::Dropout;
 pub use ema::Ema;
+pub use fourier::Fourier;
 pub use gated_residual::GatedResidual;
 pub use global_norm::GlobalNorm;
 pub use least_squares::LeastSquares;
@@ -70,6 +72,11 @@ pub trait KrylovOps: Bicgstab + ConjugateGradient + LeastSquares {}
 
 impl<B: Bicgstab + ConjugateGradient + LeastSquares> KrylovOps for B {}
 
+/// What the operators of measurements need.
+pub trait MeasurementOps: Dense + Fourier + Mask + Vector {}
+
+impl<B: Dense + Fourier + Mask + Vector> MeasurementOps for B {}
+
 /// Everything that networks, samplers and solvers need of a backend.
 pub trait Ops:
     Attention
@@ -77,12 +84,11 @@ pub trait Ops:
     + ChannelNorm
     + Concat
     + Conv2d
-    + Dense
     + Dplr
     + GatedResidual
     + KrylovOps
     + Linear
-    + Mask
+    + MeasurementOps
     + Merge
     + Mlp
     + Noise
@@ -92,7 +98,6 @@ pub trait Ops:
     + ResBlock
     + Silu
     + Upsample
-    + Vector
 {
 }
 
@@ -102,12 +107,11 @@ impl<B> Ops for B where
         + ChannelNorm
         + Concat
         + Conv2d
-        + Dense
         + Dplr
         + GatedResidual
         + KrylovOps
         + Linear
-        + Mask
+        + MeasurementOps
         + Merge
         + Mlp
         + Noise
@@ -117,7 +121,6 @@ impl<B> Ops for B where
         + ResBlock
         + Silu
         + Upsample
-        + Vector
 {
 }
 

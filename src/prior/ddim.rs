@@ -5,7 +5,7 @@ use crate::data::Observations;
 use crate::diffusion::samplers::{self, Sampler};
 use crate::diffusion::{Gaussian, Schedule};
 use crate::ops::noise::Stream;
-use crate::ops::{Dense, Dplr, KrylovOps, Mask, Noise, Vector};
+use crate::ops::{Dplr, KrylovOps, MeasurementOps, Noise};
 use crate::posterior::solvers::{Krylov, Solver};
 use crate::posterior::{Covariance, Mmps};
 use crate::{Error, Result};
@@ -19,7 +19,7 @@ use std::ops::Range;
 ///
 /// # Errors
 /// When observations, image and prior do not fit, the device has failed, or a draw is not finite.
-pub fn draw_posterior_ddim<B: KrylovOps + Dense + Dplr + Mask + Noise + Vector>(
+pub fn draw_posterior_ddim<B: KrylovOps + Dplr + MeasurementOps + Noise>(
     backend: &B,
     gaussian: &Gaussian,
     observations: &Observations,

@@ -15,6 +15,7 @@ pub(super) struct DenseSystem<'a> {
     a: Matrix,     // (M, D)
     cross: Matrix, // A Σ (M, D)
     s: Cholesky,   // of (M, M)
+    sigma_y: f64,
 }
 
 impl<'a> DenseSystem<'a> {
@@ -29,7 +30,7 @@ impl<'a> DenseSystem<'a> {
         let factors = a.times(gaussian.factor());
         cross.add_product(1.0, View::of(&factors), View::of(gaussian.factor()).transpose());
         let s = cross.times_transpose(&a).plus(&Matrix::scaled_identity(a.rows(), sigma_y * sigma_y));
-        Ok(Self { gaussian, a, cross, s: Cholesky::new(s)? })
+        Ok(Self { gaussian, a, cross, s: Cholesky::new(s)?, sigma_y })
     }
 
     /// L⁻¹ A Σ, (M, D): V\[x | y\] = Σ less its square.
@@ -41,8 +42,11 @@ impl<'a> DenseSystem<'a> {
 }
 
 impl System for DenseSystem<'_> {
-    fn measured(&self, y: &[f32]) -> Vec<f64> {
-        y.iter().map(|y| f64::from(*y)).collect()
+    fn measured(&self, y: &[f64]) -> Vec<f64> {
+        y.to_vec()
+    }
+    fn sigma_y(&self, _: usize) -> f64 {
+        self.sigma_y
     }
     fn forward(&self, x: &[f64]) -> Vec<f64> {
         self.a.apply(x)

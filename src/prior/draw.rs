@@ -1,5 +1,6 @@
 //! Exact draws of a Gaussian prior, and of the posterior under it.
 
+use super::problem::Problem;
 use super::system::{System, Systems};
 use crate::Result;
 use crate::backend::Shape;
@@ -46,7 +47,9 @@ pub fn draw_posterior(
     draws: usize,
     stream: Stream,
 ) -> Result<Vec<f32>> {
-    let systems = Systems::new(gaussian, observations, image)?;
+    let problem = Problem::new(observations, image)?;
+    let gaussian = problem.prior(gaussian)?;
+    let systems = Systems::new(&gaussian, &problem)?;
     let d = image.row();
     let mut x = vec![0.0; range.len() * d];
     let mut rest = x.as_mut_slice();
@@ -62,10 +65,9 @@ pub fn draw_posterior(
         let n = first / draws;
         let system = systems.of(n)?;
         let y = systems.y(n, &*system);
-        let sigma_y = *observations.noise().get(n).unwrap_or(&observations.noise()[0]);
         for (k, x) in task.chunks_exact_mut(d).enumerate() {
-            let draw = matheron(gaussian, &*system, &y, sigma_y, stream, (first + k) as u32);
-            x.iter_mut().zip(draw).for_each(|(x, v)| *x = v as f32);
+            let draw = matheron(&gaussian, &*system, &y, stream, (first + k) as u32);
+            x.iter_mut().zip(problem.to_image(draw)).for_each(|(x, v)| *x = v as f32);
         }
         Ok(())
     })?;
@@ -84,19 +86,13 @@ fn prior_sample(gaussian: &Gaussian, stream: Stream, sample: u32) -> Vec<f64> {
 }
 
 /// Draw number `sample` of the posterior.
-fn matheron(
-    gaussian: &Gaussian,
-    system: &dyn System,
-    y: &[f64],
-    sigma_y: f64,
-    stream: Stream,
-    sample: u32,
-) -> Vec<f64> {
+fn matheron(gaussian: &Gaussian, system: &dyn System, y: &[f64], stream: Stream, sample: u32) -> Vec<f64> {
     let mut x = prior_sample(gaussian, stream, sample);
     // correction 1: with `diem observe`'s seed, correction 0 would be the very noise that the observation already has
     let e = Stream { purpose: Purpose::Measurement, correction: 1, ..stream }.each_normal(sample);
     let expected = system.forward(&x);
-    let r: Vec<f64> = y.iter().zip(expected).zip(e).map(|((y, ax), e)| y - ax - sigma_y * e).collect();
+    let r: Vec<f64> =
+        (y.iter().zip(expected).zip(e).enumerate()).map(|(m, ((y, ax), e))| y - ax - system.sigma_y(m) * e).collect();
     x.iter_mut().zip(system.gain(&r)).for_each(|(x, gain)| *x += gain);
     x
 }

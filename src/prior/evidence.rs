@@ -1,5 +1,6 @@
 //! The evidence: how probable the observations are under a Gaussian prior.
 
+use super::problem::Problem;
 use super::system::Systems;
 use crate::Result;
 use crate::backend::Shape;
@@ -16,16 +17,14 @@ use std::ops::Range;
 /// # Errors
 /// When observations, image and prior do not fit.
 pub fn log_evidence(gaussian: &Gaussian, observations: &Observations, image: Shape) -> Result<f64> {
-    log_evidence_of(&Systems::new(gaussian, observations, image)?, 0..observations.len())
+    let problem = Problem::new(observations, image)?;
+    let gaussian = problem.prior(gaussian)?;
+    log_evidence_of(&Systems::new(&gaussian, &problem)?, 0..observations.len())
 }
 
 /// That of the observations `range`.
 pub(super) fn log_evidence_of(systems: &Systems<'_>, range: Range<usize>) -> Result<f64> {
     let count = range.len() as f64;
-    let evidence = |n| {
-        let system = systems.of(n)?;
-        Ok(system.log_density(&systems.residual(n, &*system)))
-    };
-    let values = range.into_par_iter().map(evidence).collect::<Result<Vec<f64>>>()?;
+    let values = range.into_par_iter().map(|n| systems.log_evidence(n)).collect::<Result<Vec<f64>>>()?;
     Ok(values.iter().sum::<f64>() / count) // in their order, whatever the threads did
 }

@@ -3,6 +3,7 @@
 use super::evidence::log_evidence_of;
 use super::factors::Masked;
 use super::ppca::check_rank;
+use super::problem::Problem;
 use super::system::Systems;
 use super::{MemoryRows, draw_posterior, draw_posterior_ddim, moments, ppca};
 use crate::backend::Shape;
@@ -105,30 +106,33 @@ pub fn fit(
 ) -> Result<Fit> {
     settings.check(image, observations.len())?;
     let count = observations.len().min(settings.observations);
-    let d = image.row();
+    let (d, problem) = (image.row(), Problem::new(observations, image)?);
+    // in the basis of the problem, in which N(0, I) is N(0, I) too
     let mut gaussian = Gaussian::new(vec![0.0; d], vec![1.0; d], Vec::new())?;
     let mut evidence = Vec::new();
     loop {
         let iteration = evidence.len();
-        let now = log_evidence_of(&Systems::new(&gaussian, observations, image)?, 0..count)?;
+        let now = log_evidence_of(&Systems::new(&gaussian, &problem)?, 0..count)?;
         progress(iteration, now);
         let converged = evidence.last().is_some_and(|before| now - before <= settings.tolerance * now.abs());
         evidence.push(now);
         if converged || iteration == settings.iterations {
-            return Ok(Fit { gaussian, evidence });
+            return Ok(Fit { gaussian: problem.image_prior(&gaussian)?.into_owned(), evidence });
         }
         let stream = Stream { epoch: (iteration + 1) as u32, ..stream };
         gaussian = match settings.update {
-            Update::ClosedForm => match Masked::of(observations, count, &gaussian, settings.rank) {
+            Update::ClosedForm => match Masked::of(&problem, count, &gaussian, settings.rank) {
                 Some(masked) => masked.update(&gaussian, settings.floor)?,
                 None => {
-                    let systems = Systems::new(&gaussian, observations, image)?;
+                    let systems = Systems::new(&gaussian, &problem)?;
                     moments::update(&systems, count, settings.rank, settings.floor, stream)?
                 }
             },
             Update::Draws | Update::Ddim => {
-                let draws = draws(&gaussian, observations, image, settings, count, stream)?;
-                ppca(&mut MemoryRows::new(&draws, d), settings.rank, settings.floor, stream)?
+                let prior = problem.image_prior(&gaussian)?;
+                let draws = draws(&prior, observations, image, settings, count, stream)?;
+                let fitted = ppca(&mut MemoryRows::new(&draws, d), settings.rank, settings.floor, stream)?;
+                problem.prior(&fitted)?.into_owned()
             }
         };
     }

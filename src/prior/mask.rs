@@ -1,24 +1,25 @@
-//! A pixel mask under a Gaussian prior: Woodbury's identity, accurate however small D and σ_y are.
+//! A mask under a Gaussian prior: Woodbury's identity, accurate however small D and σ_y are.
 
 use super::system::System;
 use crate::diffusion::Gaussian;
 use crate::linalg::{Cholesky, Matrix, View, dot};
 use std::f64::consts::TAU;
 
-/// S = E + U_o U_oᵀ with E = D_o + σ_y² I, of the observed elements o.
+/// S = E + U_o U_oᵀ with E = D_o + σ² I, of the observed elements o, whose noise has the variances σ² of their own.
 ///
 /// With K = I + U_oᵀ E⁻¹ U_o, the precision of the prior's R factors given y, and w = K⁻¹ U_oᵀ E⁻¹ r their mean:
 ///
 /// - Uᵀ Aᵀ S⁻¹ r = w, so that Σ Aᵀ S⁻¹ r = U w + D Aᵀ E⁻¹ (r - U_o w);
 /// - rᵀ S⁻¹ r = |r - U_o w|² in the norm of E⁻¹, plus |w|²;
 /// - ln det S = ln det E + ln det K;
-/// - V\[x | y\] = H D + H U K⁻¹ Uᵀ H, H = σ_y² (D + σ_y² I)⁻¹ where x was observed, else I.
+/// - V\[x | y\] = H D + H U K⁻¹ Uᵀ H, H = σ² (D + σ² I)⁻¹ where x was observed, else I.
 ///
 /// Each is a sum of positive terms or the mean of a regression: S⁻¹ r, of which most digits cancel at σ_y = 1e-3, is never
 /// formed.
 pub(super) struct MaskSystem<'a> {
     gaussian: &'a Gaussian,
     observed: Vec<usize>, // (M)
+    sigma: Vec<f64>,      // (M)
     e: Vec<f64>,          // (M)
     u: Matrix,            // (M, R), rows of U
     k: Cholesky,          // of (R, R)
@@ -26,18 +27,19 @@ pub(super) struct MaskSystem<'a> {
 }
 
 impl<'a> MaskSystem<'a> {
-    /// Of the pixels where `mask` is 1, with all their `channels`.
+    /// Of the pixels where `mask` is not 0, with all their `channels`: their noise has the variance `mask` σ_y².
     pub fn new(gaussian: &'a Gaussian, mask: &[u8], channels: usize, sigma_y: f64) -> Self {
-        let pixels = (0..mask.len()).filter(|&p| mask[p] == 1);
+        let pixels = (0..mask.len()).filter(|&p| mask[p] > 0);
         let observed: Vec<usize> = pixels.flat_map(|p| p * channels..(p + 1) * channels).collect();
-        let (diag, factor, variance) = (gaussian.diag(), gaussian.factor(), sigma_y * sigma_y);
-        let e: Vec<f64> = observed.iter().map(|&i| diag[i] + variance).collect();
+        let (diag, factor) = (gaussian.diag(), gaussian.factor());
+        let sigma: Vec<f64> = observed.iter().map(|i| sigma_y * f64::from(mask[i / channels]).sqrt()).collect();
+        let e: Vec<f64> = observed.iter().zip(&sigma).map(|(&i, sigma)| diag[i] + sigma * sigma).collect();
         let u = Matrix::from_fn(observed.len(), factor.cols(), |m, r| factor[(observed[m], r)]);
         let scaled = Matrix::from_fn(observed.len(), factor.cols(), |m, r| u[(m, r)] / e[m]);
         let mut h = vec![1.0; diag.len()];
-        observed.iter().zip(&e).for_each(|(&i, e)| h[i] = variance / e);
+        observed.iter().zip(&sigma).zip(&e).for_each(|((&i, sigma), e)| h[i] = sigma * sigma / e);
         let k = Cholesky::of_identity_plus(u.transpose_times(&scaled));
-        Self { gaussian, observed, e, u, k, h }
+        Self { gaussian, observed, sigma, e, u, k, h }
     }
 
     /// w, and r - U_o w.
@@ -63,8 +65,11 @@ impl<'a> MaskSystem<'a> {
 }
 
 impl System for MaskSystem<'_> {
-    fn measured(&self, y: &[f32]) -> Vec<f64> {
-        self.observed.iter().map(|&i| f64::from(y[i])).collect()
+    fn measured(&self, y: &[f64]) -> Vec<f64> {
+        self.observed.iter().map(|&i| y[i]).collect()
+    }
+    fn sigma_y(&self, m: usize) -> f64 {
+        self.sigma[m]
     }
     fn forward(&self, x: &[f64]) -> Vec<f64> {
         self.observed.iter().map(|&i| x[i]).collect()

@@ -13,6 +13,7 @@ mod fit;
 mod mask;
 mod moments;
 mod ppca;
+mod problem;
 mod rows;
 mod save;
 mod system;

@@ -2,8 +2,8 @@
 
 use super::dense::DenseSystem;
 use super::mask::MaskSystem;
-use crate::backend::Shape;
-use crate::data::{Measured, Observations};
+use super::problem::Problem;
+use crate::data::Measured;
 use crate::diffusion::Gaussian;
 use crate::linalg::Matrix;
 use crate::{Error, Result};
@@ -11,8 +11,10 @@ use std::sync::Arc;
 
 /// One observation's operator under x ~ N(μ, Σ): y ~ N(A μ, S), S = A Σ Aᵀ + σ_y² I, factored once.
 pub(super) trait System: Send + Sync {
-    /// What of a file's row of `y` was measured, M numbers.
-    fn measured(&self, y: &[f32]) -> Vec<f64>;
+    /// What of an observation's `y` was measured, M numbers.
+    fn measured(&self, y: &[f64]) -> Vec<f64>;
+    /// Standard deviation of the noise of number `m` of them.
+    fn sigma_y(&self, m: usize) -> f64;
     /// A x.
     fn forward(&self, x: &[f64]) -> Vec<f64>;
     /// Σ Aᵀ S⁻¹ r: how far the residual r = y - A μ moves the mean.
@@ -28,29 +30,20 @@ pub(super) trait System: Send + Sync {
 /// The systems of all observations.
 pub(super) struct Systems<'a> {
     pub gaussian: &'a Gaussian,
-    observations: &'a Observations,
-    channels: usize,
+    problem: &'a Problem<'a>,
     /// That of all observations, where operator and noise are the same for all.
     shared: Option<Arc<dyn System + 'a>>,
 }
 
 impl<'a> Systems<'a> {
-    /// Those of `observations` of images with the extents of `image`.
+    /// Those of `problem` under its own prior, [`Problem::prior`].
     ///
     /// # Errors
-    /// When observations, image and prior do not fit.
-    pub fn new(gaussian: &'a Gaussian, observations: &'a Observations, image: Shape) -> Result<Self> {
-        observations.check_image(image)?;
-        if gaussian.mean().len() != image.row() {
-            let expected = format!("{} elements, as the images have", image.row());
-            return Err(Error::mismatch("Gaussian prior", expected, gaussian.mean().len()));
-        }
-        let mut systems = Self { gaussian, observations, channels: image.c, shared: None };
-        let operators = match observations.measured() {
-            Measured::Mask(mask) => mask.shape.n,
-            Measured::Dense(a) => a.shape.n,
-        };
-        if operators == 1 && observations.noise().len() == 1 {
+    /// As [`Systems::of`].
+    pub fn new(gaussian: &'a Gaussian, problem: &'a Problem<'a>) -> Result<Self> {
+        let mut systems = Self { gaussian, problem, shared: None };
+        let observations = problem.observations;
+        if observations.measured().count() == 1 && observations.noise().len() == 1 {
             systems.shared = Some(systems.of(0)?);
         }
         Ok(systems)
@@ -69,26 +62,35 @@ impl<'a> Systems<'a> {
         if let Some(shared) = &self.shared {
             return Ok(shared.clone());
         }
-        let noise = self.observations.noise();
-        let sigma_y = if let [shared] = noise { *shared } else { noise[n] };
-        Ok(match self.observations.measured() {
-            Measured::Mask(mask) => Arc::new(MaskSystem::new(self.gaussian, mask.row(n), self.channels, sigma_y)),
-            Measured::Dense(a) => Arc::new(DenseSystem::new(self.gaussian, a.row(n), sigma_y).map_err(|e| {
-                let place = format!("A of observation {n} under the Gaussian prior");
-                Error::mismatch(place, format_args!("a larger noise than {sigma_y}"), e)
-            })?),
-        })
+        let (problem, sigma_y) = (self.problem, self.problem.sigma_y(n));
+        if let Some(mask) = problem.mask(n) {
+            return Ok(Arc::new(MaskSystem::new(self.gaussian, &mask, problem.channels(), sigma_y)));
+        }
+        let Measured::Dense(a) = problem.observations.measured() else { unreachable!("the only one without a mask") };
+        Ok(Arc::new(DenseSystem::new(self.gaussian, a.row(n), sigma_y).map_err(|e| {
+            let place = format!("A of observation {n} under the Gaussian prior");
+            Error::mismatch(place, format_args!("a larger noise than {sigma_y}"), e)
+        })?))
     }
 
     /// What was measured of observation `n`.
     pub fn y(&self, n: usize, system: &dyn System) -> Vec<f64> {
-        system.measured(self.observations.y().row(n))
+        system.measured(&self.problem.y(n))
     }
 
     /// y - A μ of observation `n`.
     pub fn residual(&self, n: usize, system: &dyn System) -> Vec<f64> {
         let expected = system.forward(self.gaussian.mean());
         self.y(n, system).iter().zip(expected).map(|(y, e)| y - e).collect()
+    }
+
+    /// ln p(y) of observation `n`.
+    ///
+    /// # Errors
+    /// As [`Systems::of`].
+    pub fn log_evidence(&self, n: usize) -> Result<f64> {
+        let system = self.of(n)?;
+        Ok(system.log_density(&self.residual(n, &*system)) + self.problem.surplus(n))
     }
 }
 

@@ -79,7 +79,7 @@ fn wrong_arguments_and_files_are_refused_in_one_line() {
         ("sample --model MODEL --out r --observations y.npz", ["--observations", "--operator"]),
         ("sample --model MODEL --out r --observations torn.npz --operator mask", ["torn.npz", "expected"]),
         ("sample --model MODEL --out r --observations y.npz --operator dense", ["y.npz", "A"]),
-        ("sample --model MODEL --out r --observations y.npz --operator fourier", ["--operator", "mask"]),
+        ("sample --model MODEL --out r --observations y.npz --operator wavelet", ["--operator", "mask"]),
         ("sample --model MODEL --out r POSTERIOR --count 3", ["--count", "--observations"]),
         ("sample --model MODEL --out r POSTERIOR --size 8", ["--size", "32x32"]),
         ("sample --model MODEL --out r POSTERIOR --zeta 2", ["--zeta", "dps"]),

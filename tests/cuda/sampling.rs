@@ -1,13 +1,13 @@
 //! Noise, preconditioning, operators and solvers of the CUDA kernels against the reference.
 
-use crate::harness::{Input, agree, device, schedules};
+use crate::harness::{Input, agree, device, same_bits_alone, schedules};
 use diem::backend::cpu::{Cpu, Options};
 use diem::backend::cuda::Dtype;
 use diem::backend::reference::Reference;
 use diem::backend::{Array, Backend, Shape};
 use diem::ops::cg::{BREAKDOWN, CONVERGED, MaskedSystem, RUNNING};
 use diem::ops::noise::{Purpose, Stream};
-use diem::ops::{Bicgstab, ConjugateGradient, Dense, Dplr, LeastSquares, Mask, Noise, Precondition};
+use diem::ops::{Bicgstab, ConjugateGradient, Dense, Dplr, Fourier, LeastSquares, Mask, Noise, Precondition};
 
 /// Three samples: rows of 105 elements, which no 16-byte access divides, and of 192, which are made of them.
 const SHAPES: [Shape; 2] = [Shape::new(3, 5, 7, 3), Shape::new(3, 8, 8, 3)];
@@ -71,6 +71,31 @@ fn masks_hide_what_was_not_measured() {
     let x = b.upload(Shape::new(1, 1, 2, 2), &[f64::NAN, f64::INFINITY, 3.0, 4.0]);
     let mask = b.upload(Shape::new(1, 1, 2, 1), &[0.0, 1.0]);
     assert_eq!(b.to_vec(&b.mask_apply(&mask, &x)).unwrap(), [0.0, 0.0, 3.0, 4.0]);
+}
+
+#[test]
+fn columns_of_k_space() {
+    fn run<B: Fourier>(b: &B, x: &[B::Tensor]) -> Vec<B::Tensor> {
+        let forward = x[2..].iter().map(|mask| b.fourier_forward(mask, &x[0]));
+        let adjoint = x[2..].iter().map(|mask| b.fourier_adjoint(mask, &x[1]));
+        forward.chain(adjoint).collect()
+    }
+    let columns = |n: usize, w: usize, slot: usize| {
+        let shape = Shape::new(n, 1, w, 1);
+        Input::new(shape, Dtype::F32, Input::f32(shape, slot).values.into_iter().map(|z| f64::from(z > 0.0)))
+    };
+    for (h, w) in [(5, 7), (8, 6), (1, 33)] {
+        let inputs = [Input::f32(Shape::new(3, h, w, 1), 0), Input::f32(Shape::new(3, h, w, 2), 1)];
+        let masks = [columns(3, w, 2), columns(1, w, 3)];
+        agree(&inputs.into_iter().chain(masks).collect::<Vec<_>>(), Dtype::F32, F32, run, run);
+    }
+    // what is not measured does not count
+    let b = device(Default::default(), Dtype::F32);
+    let y = b.upload(Shape::new(1, 1, 2, 2), &[f64::NAN, f64::INFINITY, 3.0, 4.0]);
+    let x = b.to_vec(&b.fourier_adjoint(&b.upload(Shape::new(1, 1, 2, 1), &[0.0, 1.0]), &y)).unwrap();
+    assert!(x.iter().all(|x| (x - 3.0 / 2f64.sqrt()).abs() < 1e-6), "{x:?}"); // the zero frequency of two pixels
+    let inputs = [Input::f32(Shape::new(3, 5, 7, 1), 0), Input::f32(Shape::new(3, 5, 7, 2), 1), columns(3, 7, 2)];
+    same_bits_alone(&inputs, run);
 }
 
 #[test]

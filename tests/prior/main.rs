@@ -3,6 +3,7 @@
 mod draws;
 mod evidence;
 mod fit;
+mod k_space;
 mod oracle;
 mod ppca;
 mod refusals;

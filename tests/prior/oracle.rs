@@ -92,6 +92,7 @@ pub fn dense(observations: &Observations, n: usize) -> (Matrix, Vec<f64>) {
             let m = a.shape.w;
             (Matrix::from_fn(m, D, |r, i| f64::from(a.row(n)[r * D + i])), y.iter().map(|y| f64::from(*y)).collect())
         }
+        other => panic!("{:?} has its own tests", other.kind()),
     }
 }
 

@@ -9,12 +9,12 @@ use diem::backend::host::{HostBackend, HostTensor};
 use diem::backend::{Array, Backend, Keep, Real, Shape};
 use diem::diffusion::Denoiser;
 use diem::ops::noise::{Purpose, Stream};
-use diem::ops::{Dense, Dplr, KrylovOps, Mask, Noise, Vector};
+use diem::ops::{Dplr, KrylovOps, MeasurementOps, Noise};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The ops of operators and posteriors.
-pub trait SmallOps: KrylovOps + Dense + Dplr + Mask + Noise + Vector {}
-impl<B: KrylovOps + Dense + Dplr + Mask + Noise + Vector> SmallOps for B {}
+pub trait SmallOps: KrylovOps + Dplr + MeasurementOps + Noise {}
+impl<B: KrylovOps + Dplr + MeasurementOps + Noise> SmallOps for B {}
 
 /// Standard normal numbers of `shape`; row i is the same for any number of rows.
 pub fn normal<B: Noise>(backend: &B, shape: Shape, seed: u64) -> B::Tensor {

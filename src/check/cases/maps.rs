@@ -1,4 +1,4 @@
-//! patch, mask, dense and dplr: linear maps without parameters to learn.
+//! patch, mask, fourier, dense and dplr: linear maps without parameters to learn.
 
 use super::extents;
 use crate::Result;
@@ -104,6 +104,40 @@ impl Case for Mask {
     }
 }
 
+struct Fourier {
+    x: Shape,
+    rows: usize,
+}
+
+impl Case for Fourier {
+    fn op(&self) -> &'static str {
+        "fourier"
+    }
+    fn size(&self) -> String {
+        format!("{} masks {}", extents(self.x), self.rows)
+    }
+    fn inputs(&self) -> Vec<Input> {
+        let mask = Shape::new(self.rows, 1, self.x.w, 1);
+        vec![Input::normal("x", self.x), Input::mask("mask", mask, 0.5)]
+    }
+    fn linear(&self) -> &'static [usize] {
+        &[0]
+    }
+    fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
+        let At { backend, x, dy, .. } = at;
+        let [x, mask] = x else { unreachable!("two inputs") };
+        let y = self.x.with_c(2);
+        let flops = 5.0 * (self.x.len() as f64) * (self.x.pixels() as f64).log2(); // as FFTs are counted
+        let work = Work { flops, network: 0, others: self.x.len() + y.len() + mask.shape().len() };
+        let y = probe.call("forward", work, || backend.fourier_forward(mask, x));
+        let mut gradients = Gradients::new();
+        if let Some(dy) = dy {
+            gradients.written(0, probe.call("vjp", work, || backend.fourier_adjoint(mask, dy)));
+        }
+        Ok(Outcome::new(y, gradients))
+    }
+}
+
 struct Dense {
     x: Shape,
     m: usize,
@@ -187,6 +221,7 @@ pub fn small(to: &mut impl Visitor) -> Result<()> {
     }
     for rows in [1, 3] {
         to.visit(Mask { x: s(3, 5, 7, 3), rows })?;
+        to.visit(Fourier { x: s(3, 7, 10, 1), rows })?;
         to.visit(Dense { x: s(3, 3, 5, 3), m: 7, rows })?;
         to.visit(Dplr { x: s(3, 3, 5, 3), rank: 5, rows })?;
     }
@@ -196,6 +231,7 @@ pub fn small(to: &mut impl Visitor) -> Result<()> {
 pub fn large(to: &mut impl Visitor, n: usize) -> Result<()> {
     let x = Shape::new(n, 32, 32, 3);
     to.visit(Mask { x, rows: n })?;
+    to.visit(Fourier { x: Shape::new(n, 320, 320, 1), rows: n })?;
     to.visit(Dense { x, m: 768, rows: 1 })?;
     to.visit(Dplr { x, rank: 64, rows: 1 })?;
     Ok(())

@@ -17,6 +17,7 @@ impl Observations {
         let measured = match &self.measured {
             Measured::Mask(mask) => Measured::Mask(mask.gather_or_share(&index)),
             Measured::Dense(a) => Measured::Dense(a.gather_or_share(&index)),
+            Measured::Fourier(mask) => Measured::Fourier(mask.gather_or_share(&index)),
         };
         Self { path: self.path.clone(), y: self.y.gather(&index), noise, measured }
     }
@@ -30,6 +31,7 @@ impl Observations {
         let extents = |o: &Self| match &o.measured {
             Measured::Mask(mask) => format!("y {:?} with masks {:?}", o.y.shape.with_n(1), mask.shape.with_n(1)),
             Measured::Dense(a) => format!("y {:?} with matrices {:?}", o.y.shape.with_n(1), a.shape.with_n(1)),
+            Measured::Fourier(_) => format!("y {:?} of k-space", o.y.shape.with_n(1)),
         };
         if extents(self) != extents(other) {
             let expected = format!("the extents of {}: {}", self.path.display(), extents(self));
@@ -38,6 +40,7 @@ impl Observations {
         let measured = match (&self.measured, &other.measured) {
             (Measured::Mask(a), Measured::Mask(b)) => Measured::Mask(join(a, these.n, b, those.n)),
             (Measured::Dense(a), Measured::Dense(b)) => Measured::Dense(join(a, these.n, b, those.n)),
+            (Measured::Fourier(a), Measured::Fourier(b)) => Measured::Fourier(join(a, these.n, b, those.n)),
             _ => unreachable!("compared above"),
         };
         let noise = match (self.noise.as_slice(), other.noise.as_slice()) {

@@ -5,7 +5,9 @@ mod uniformity;
 
 pub use uniformity::{Test, band};
 
+use super::residual::chi_square;
 use super::sliced::direction;
+use crate::data::observations::Applied;
 use crate::data::{Observations, Samples};
 use crate::linalg::dot;
 use crate::ops::noise::{Purpose, Stream};
@@ -163,7 +165,8 @@ impl Posteriors<'_> {
             .collect();
         if let Some(observations) = observations {
             observations.check_image(self.truth.shape)?;
-            let ranks = self.ranks(QUANTITIES, |i, x| -super::residual::chi_square(observations, i, x));
+            let operators = Applied::new(observations.measured(), self.truth.shape);
+            let ranks = self.ranks(QUANTITIES, |i, x| -chi_square(observations, &operators, i, x));
             all.push(self.tested("likelihood".to_owned(), ranks));
         }
         Ok(all)
