@@ -210,7 +210,7 @@ proptest! {
             }
             npz.read("y", &[DType::F32])
         });
-        for kind in [OperatorKind::Mask, OperatorKind::Dense, OperatorKind::Fourier] {
+        for kind in [OperatorKind::Mask, OperatorKind::Dense, OperatorKind::Fourier, OperatorKind::Blur, OperatorKind::Downsample] {
             bounded("a.npz", &bytes, 6 * DEFLATE, |p| Observations::read(p, kind)); // three arrays, bytes as float32
         }
     }

@@ -40,6 +40,14 @@ impl File {
         let noise = Array::new(&[], Data::F64(vec![0.01]));
         Self::new(vec![("y", values(&[3, 4, 5, 2])), ("noise", noise), ("mask", bits(&[3, 1, 5, 1]))])
     }
+    fn blur() -> Self {
+        let noise = Array::new(&[], Data::F64(vec![0.01]));
+        Self::new(vec![("y", values(&[3, 4, 5, 2])), ("noise", noise), ("kernel", values(&[3, 2]))])
+    }
+    fn downsample() -> Self {
+        let noise = Array::new(&[], Data::F64(vec![0.01]));
+        Self::new(vec![("y", values(&[3, 4, 5, 2])), ("noise", noise), ("factor", Array::new(&[], Data::I64(vec![2])))])
+    }
     fn with(mut self, name: &'static str, array: Array) -> Self {
         self.arrays.retain(|(n, _)| *n != name);
         self.arrays.push((name, array));
@@ -71,6 +79,8 @@ impl File {
 const MASK: OperatorKind = OperatorKind::Mask;
 const DENSE: OperatorKind = OperatorKind::Dense;
 const FOURIER: OperatorKind = OperatorKind::Fourier;
+const BLUR: OperatorKind = OperatorKind::Blur;
+const DOWNSAMPLE: OperatorKind = OperatorKind::Downsample;
 
 #[test]
 fn what_is_not_measured_does_not_count() {
@@ -134,6 +144,26 @@ fn k_space_that_does_not_fit_is_refused() {
     file("y", values(&[1, 4097, 1, 2])).refused(FOURIER, "y", &["at most 4096", "found (1, 4097, 1, 2)"]);
     let line = File::fourier().without("mask").read(FOURIER).unwrap_err().to_string();
     assert!(line.ends_with("an array mask, found arrays noise, y"), "{line}");
+}
+
+#[test]
+fn filters_that_make_no_sense_are_refused() {
+    let blur = |array| File::blur().with("kernel", array);
+    blur(values(&[3])).refused(BLUR, "kernel", &["expected shape (h, w)", "found (3,)"]);
+    blur(values(&[0, 2])).refused(BLUR, "kernel", &["nothing empty"]);
+    blur(Array::f32(&[1, 1], vec![f32::NAN])).refused(BLUR, "kernel", &["non-finite value in"]);
+    let factor =
+        |data: Data| File::downsample().with("factor", Array::new(&[data.len()][..usize::from(data.len() > 1)], data));
+    factor(Data::I64(vec![0])).refused(DOWNSAMPLE, "factor", &["a whole number of 1 or more, found 0"]);
+    factor(Data::F64(vec![2.5])).refused(DOWNSAMPLE, "factor", &["a whole number of 1 or more, found 2.5"]);
+    factor(Data::I64(vec![2, 2])).refused(DOWNSAMPLE, "factor", &["expected one number, found (2,)"]);
+    factor(Data::I64(vec![2000])).refused(DOWNSAMPLE, "factor", &["at most 4096", "found 2000"]);
+    let image = |file: File, kind| file.read(kind).unwrap().image();
+    assert_eq!(image(File::blur(), BLUR), Some(Shape::new(1, 4, 5, 2)));
+    assert_eq!(image(File::downsample(), DOWNSAMPLE), Some(Shape::new(1, 8, 10, 2)));
+    let line =
+        File::downsample().read(DOWNSAMPLE).unwrap().check_image(Shape::new(1, 4, 5, 2)).unwrap_err().to_string();
+    assert!(line.contains("(N, H / 2, W / 2, 2) of the model's images, 4 x 5 x 2, found (3, 4, 5, 2)"), "{line}");
 }
 
 #[test]
@@ -202,7 +232,9 @@ fn what_is_missing_is_told_with_what_is_there() {
 
 #[test]
 fn files_come_back_as_written() {
-    for (kind, file) in [(MASK, File::mask()), (DENSE, File::dense()), (FOURIER, File::fourier())] {
+    let filters = [(BLUR, File::blur()), (DOWNSAMPLE, File::downsample())];
+    let others = [(MASK, File::mask()), (DENSE, File::dense()), (FOURIER, File::fourier())];
+    for (kind, file) in others.into_iter().chain(filters) {
         let observations = file.read(kind).unwrap();
         observations.write().unwrap();
         let again = Observations::read(&file.path(), kind).unwrap();

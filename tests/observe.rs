@@ -140,6 +140,37 @@ fn columns_of_k_space_are_kept_and_measured() {
     assert!(image.width() > 8 * 320, "the preview shows every image, and what is known of it");
 }
 
+/// y = A x + noise, whatever A is: the residual of the truth has the noise's size.
+#[test]
+fn images_are_blurred_and_downsampled() {
+    for (kind, options, extents, said) in [
+        (OperatorKind::Blur, "--operator blur --kernel-size 5", Shape::new(3, 12, 8, 3), "blurred by 5 x 5 pixels"),
+        (OperatorKind::Blur, "--operator blur --kernel motion --angle 20", Shape::new(3, 12, 8, 3), "--kernel-size"),
+        (OperatorKind::Downsample, "--operator downsample", Shape::new(3, 3, 2, 3), "downsampled by 4"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let pixels = (0..3 * 12 * 8 * 3).map(|i| ((i * i % 1009) as f32 / 500.0).sin()).collect();
+        npy::write(&dir.path().join("images.npy"), &Array::f32(&[3, 12, 8, 3], pixels)).unwrap();
+        let words: Vec<&str> = options.split(' ').chain(["--noise", "0.01"]).collect();
+        let output = observe(dir.path(), &words);
+        if said.starts_with("--") {
+            assert_line(output, &["--kernel-size: expected at most 8 pixels", "found 9"]);
+            continue;
+        }
+        assert!(output.as_ref().is_ok_and(|line| line.contains(said)), "{output:?}");
+        let (observations, truth) = (observed(&dir, kind), truth(&dir));
+        assert_eq!(observations.y().shape, extents);
+        let backend = Reference::new();
+        let measurement = observations.bind(&backend, &[0, 1, 2], truth.shape, None).unwrap();
+        let residual = measurement.residual(&backend, &backend.upload(truth.shape, &truth.data));
+        let square = residual.iter().map(|r| (r / 0.01).powi(2)).sum::<f64>() / residual.len() as f64;
+        // a mean of 54 or 864 squares
+        assert!((square - 1.0).abs() < 5.0 * (2.0 / residual.len() as f64).sqrt(), "{options}: {square}");
+        let x = observations.back_projection(0);
+        assert!(x.len() == 12 * 8 * 3 && x.iter().all(|x| x.is_finite()));
+    }
+}
+
 /// Runs `diem observe` with the words of `line` in the folder.
 fn observe_line(dir: &Path, line: &str) -> std::process::Output {
     Command::new(env!("CARGO_BIN_EXE_diem")).current_dir(dir).arg("observe").args(line.split(' ')).output().unwrap()
@@ -256,6 +287,22 @@ fn wrong_options_and_inputs_are_refused() {
         observe(dir.path(), &["--operator", "dense", "--center", "1"]),
         &["--center: expected --operator fourier"],
     );
+    let operator = |kind: &'static str, extra: &[&str]| observe(dir.path(), &[&["--operator", kind], extra].concat());
+    assert_line(operator("downsample", &["--factor", "2"]), &["--factor: expected a divisor of 9 and 7, found 2"]);
+    assert_line(
+        operator("blur", &["--factor", "2"]),
+        &["--factor: expected --operator downsample, found --operator blur"],
+    );
+    assert_line(operator("mask", &["--kernel", "motion"]), &["--kernel: expected --operator blur"]);
+    assert_line(operator("blur", &["--kernel", "box"]), &["--kernel", "gaussian"]);
+    assert_line(operator("blur", &["--kernel-size", "8"]), &["--kernel-size: expected at most 7 pixels"]);
+    assert_line(operator("blur", &["--kernel-size", "3", "--angle", "5"]), &["--angle: expected --kernel motion"]);
+    let motion = ["--kernel", "motion", "--kernel-size", "3"];
+    assert_line(
+        operator("blur", &[&motion[..], &["--kernel-std", "5"]].concat()),
+        &["--kernel-std: expected --kernel gaussian"],
+    );
+    assert_line(operator("blur", &[&motion[..], &["--angle", "nan"]].concat()), &["--angle"]);
     let colour = folder(2, 3);
     assert_line(observe(colour.path(), &["--operator", "fourier"]), &["one channel", "found 9 x 7 x 3"]);
     fs::remove_file(dir.path().join("images.npy")).unwrap();

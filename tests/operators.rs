@@ -6,7 +6,7 @@ use diem::Error;
 use diem::backend::cpu::Cpu;
 use diem::backend::reference::Reference;
 use diem::backend::{Array, Backend, Shape};
-use diem::operators::{DenseMatrix, FourierMask, Measurement, Operator, PixelMask};
+use diem::operators::{DenseMatrix, FourierMask, Measurement, Operator, PeriodicFilter, PixelMask};
 use diem::ops::Vector;
 use toys::{SmallOps, mask, normal};
 
@@ -32,6 +32,13 @@ fn operators<B: SmallOps>(backend: &B) -> Vec<Named<B>> {
     }
     for x in columns {
         all.push(("fourier", GRAY, Box::new(FourierMask::new(x, GRAY).unwrap())));
+    }
+    for (a, b) in [(4, 3), (1, 9)] {
+        let kernel = normal(backend, Shape::new(1, a, b, 1), 9);
+        all.push(("blur", IMAGE, Box::new(PeriodicFilter::blur(kernel, IMAGE).unwrap())));
+    }
+    for (factor, image) in [(2, Shape::new(3, 6, 4, 2)), (3, Shape::new(3, 3, 9, 1))] {
+        all.push(("downsample", image, Box::new(PeriodicFilter::downsample(backend, factor, image).unwrap())));
     }
     all
 }
@@ -152,6 +159,28 @@ fn k_space_is_the_centred_orthonormal_transform() {
     }
 }
 
+/// The image of a point is the kernel around it, over the edge onto the other side; a constant stays one under downsampling.
+#[test]
+fn points_become_kernels() {
+    let (backend, image) = (Reference::new(), Shape::new(1, 5, 7, 2));
+    let kernel: Vec<f64> = (1..=12).map(f64::from).collect();
+    let blur = PeriodicFilter::blur(backend.upload(Shape::new(1, 3, 4, 1), &kernel), image).unwrap();
+    let mut point = backend.zeros(image);
+    point[(4 * 7 + 6) * 2 + 1] = 1.0;
+    let mut expected = vec![0.0; image.row()];
+    for (i, k) in kernel.iter().enumerate() {
+        // its element (1, 2) lies on the point (4, 6)
+        let (row, column) = ((4 + i / 4 + 5 - 1) % 5, (6 + i % 4 + 7 - 2) % 7);
+        expected[(row * 7 + column) * 2 + 1] = *k;
+    }
+    assert_eq!(Operator::forward(&blur, &backend, &point)[..], expected);
+    let image = Shape::new(1, 8, 12, 1);
+    let down = PeriodicFilter::downsample(&backend, 4, image).unwrap();
+    let y = Operator::forward(&down, &backend, &backend.upload(image, &[3.0; 96]));
+    assert_eq!(y.shape(), Shape::new(1, 2, 3, 1));
+    assert!(y.iter().all(|y| (y - 3.0).abs() < 1e-14), "{:?}", &y[..]); // 256 weights of sum 1
+}
+
 /// The one-line error of a measurement that must be refused.
 fn refused(y: Shape, operator_image: Shape, matrix: Shape, noise: &[f64], spoil: Option<usize>) -> String {
     let backend = Reference::new();
@@ -193,6 +222,10 @@ fn wrong_measurements_are_refused() {
     let backend = Reference::new();
     let error = PixelMask::new(backend.zeros(Shape::new(4, 2, 3, 1)), image).err().expect("an error");
     assert_eq!(error.to_string(), "mask: expected (4, 2, 2, 1), found (4, 2, 3, 1)");
+    let error = PeriodicFilter::blur(backend.zeros(Shape::new(1, 3, 3, 2)), image).err().expect("an error");
+    assert_eq!(error.to_string(), "kernel: expected (1, h, w, 1), found (1, 3, 3, 2)");
+    let error = PeriodicFilter::downsample(&backend, 3, image).err().expect("an error");
+    assert_eq!(error.to_string(), "factor: expected a divisor of 2 and 2, the sides of the images, found 3");
     let columns = |mask, image| FourierMask::new(backend.zeros(mask), image).err().expect("an error").to_string();
     let found = columns(Shape::new(4, 2, 2, 1), image.with_c(1));
     assert_eq!(found, "mask: expected (4, 1, 2, 1), found (4, 2, 2, 1)");

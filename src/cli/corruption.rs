@@ -2,7 +2,8 @@
 
 use super::options::{count, positive, unit};
 use crate::backend::Shape;
-use crate::data::{Measured, OperatorKind, corruption};
+use crate::data::{Measured, OperatorKind, Samples, corruption};
+use crate::ops::filter;
 use crate::ops::fourier::LARGEST;
 use crate::{Error, Result};
 use clap::Args;
@@ -14,7 +15,8 @@ const MAX_MATRIX_BYTES: u64 = 8 << 30;
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Corruption")]
 pub struct CorruptionOptions {
-    /// What is measured: some of the pixels (mask), projections onto random directions (dense), or some columns of k-space (fourier)
+    /// What is measured: some of the pixels (mask), projections onto random directions (dense), some columns of k-space
+    /// (fourier), the image blurred (blur) or smaller (downsample), both with a periodic boundary
     /// [default: mask; dense for vectors]
     #[arg(long, value_enum)]
     operator: Option<OperatorKind>,
@@ -33,6 +35,21 @@ pub struct CorruptionOptions {
     /// Columns to either side of the central one that fourier always keeps [default: 3 W / (16 R), rounded up, 60 / R of 320]
     #[arg(long, value_name = "C", conflicts_with_all = ["keep", "delete", "rows"])]
     center: Option<usize>,
+    /// Kernel of blur: a normal density, or a straight motion [default: gaussian]
+    #[arg(long, value_enum)]
+    kernel: Option<Kernel>,
+    /// Pixels along a side of the kernel, which is the length of a motion [default: 9]
+    #[arg(long, value_name = "PIXELS", value_parser = count)]
+    kernel_size: Option<usize>,
+    /// Standard deviation of the gaussian kernel, in pixels [default: a sixth of its size]
+    #[arg(long, value_name = "PIXELS", value_parser = positive)]
+    kernel_std: Option<f64>,
+    /// Direction of the motion, in degrees from the horizontal, counter-clockwise [default: 45]
+    #[arg(long, value_name = "DEGREES")]
+    angle: Option<f64>,
+    /// Factor of downsample, a divisor of height and width [default: 4]
+    #[arg(long, value_name = "F", value_parser = count)]
+    factor: Option<usize>,
     /// Standard deviation of the noise, of real and imaginary part each in k-space [default: 0.001; of calibrate 0.05]
     #[arg(long, value_name = "SIGMA_Y", value_parser = positive)]
     noise: Option<f64>,
@@ -79,6 +96,14 @@ impl CorruptionOptions {
                 let (kept, center) = self.columns(w)?;
                 Measured::Fourier(corruption::random_columns(images, kept, center, seed))
             }
+            OperatorKind::Blur => Measured::Blur(self.blur(images)?),
+            OperatorKind::Downsample => {
+                let (factor, Shape { h, w, .. }) = (self.factor.unwrap_or(4), images);
+                if !h.is_multiple_of(factor) || !w.is_multiple_of(factor) {
+                    return Err(Error::mismatch("--factor", format!("a divisor of {h} and {w}"), factor));
+                }
+                Measured::Downsample(factor)
+            }
         })
     }
 
@@ -86,9 +111,22 @@ impl CorruptionOptions {
     fn check(&self, kind: OperatorKind) -> Result<()> {
         let of_dense = [("--rows", self.rows.is_some())];
         let of_fourier = [("--acceleration", self.acceleration.is_some()), ("--center", self.center.is_some())];
+        let of_blur = [
+            ("--kernel", self.kernel.is_some()),
+            ("--kernel-size", self.kernel_size.is_some()),
+            ("--kernel-std", self.kernel_std.is_some()),
+            ("--angle", self.angle.is_some()),
+        ];
+        let of_downsample = [("--factor", self.factor.is_some())];
         let of_others = [("--keep", self.keep.is_some()), ("--delete", self.delete.is_some())];
         let (mask, dense, fourier) = (OperatorKind::Mask, OperatorKind::Dense, OperatorKind::Fourier);
-        let rules = [(&of_dense[..], &[dense][..]), (&of_fourier, &[fourier]), (&of_others, &[mask, dense])];
+        let rules: [(&[(&str, bool)], &[OperatorKind]); 5] = [
+            (&of_dense, &[dense]),
+            (&of_fourier, &[fourier]),
+            (&of_blur, &[OperatorKind::Blur]),
+            (&of_downsample, &[OperatorKind::Downsample]),
+            (&of_others, &[mask, dense]),
+        ];
         for (options, kinds) in rules {
             if let Some((name, _)) = options.iter().find(|(_, given)| *given && !kinds.contains(&kind)) {
                 let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
@@ -97,6 +135,30 @@ impl CorruptionOptions {
             }
         }
         Ok(())
+    }
+
+    /// The kernel of a blur.
+    fn blur(&self, images: Shape) -> Result<Samples<f32>> {
+        let (size, smaller) = (self.kernel_size.unwrap_or(9), images.h.min(images.w));
+        if size > smaller {
+            let expected = format!("at most {smaller} pixels, as the images have");
+            return Err(Error::mismatch("--kernel-size", expected, size));
+        }
+        let angle = self.angle.unwrap_or(45.0);
+        if !angle.is_finite() {
+            return Err(Error::mismatch("--angle", "a number", angle));
+        }
+        let kernel = match self.kernel.unwrap_or(Kernel::Gaussian) {
+            Kernel::Gaussian if self.angle.is_some() => {
+                return Err(Error::mismatch("--angle", "--kernel motion", "--kernel gaussian"));
+            }
+            Kernel::Motion if self.kernel_std.is_some() => {
+                return Err(Error::mismatch("--kernel-std", "--kernel gaussian", "--kernel motion"));
+            }
+            Kernel::Gaussian => filter::gaussian(size, self.kernel_std.unwrap_or(size as f64 / 6.0)),
+            Kernel::Motion => filter::motion(size, angle),
+        };
+        Ok(Samples::new(Shape::new(1, size, size, 1), kernel.into_iter().map(|k| k as f32).collect()))
     }
 
     /// The probability with which one of `w` columns of k-space is kept, and how many to either side of the central one always are.
@@ -115,6 +177,13 @@ impl CorruptionOptions {
         }
         Ok(((all - always) / (w as f64 - always).max(1.0), center))
     }
+}
+
+/// `--kernel`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Kernel {
+    Gaussian,
+    Motion,
 }
 
 /// A factor of 1 or more.

@@ -1,5 +1,5 @@
-//! `diem observe`: makes an observation file from images or points of a manifold, by random pixel deletion, random projections or
-//! k-space with random columns.
+//! `diem observe`: makes an observation file from images or points of a manifold, by random pixel deletion, random projections,
+//! k-space with random columns, blur or downsampling.
 
 use super::corruption::{CorruptionOptions, NOISE};
 use super::images::ImageOptions;
@@ -86,6 +86,8 @@ impl Args {
         let what = match observations.measured() {
             Measured::Mask(mask) => format!("{:.1}% of the pixels", 100.0 * share(mask)),
             Measured::Fourier(mask) => format!("{:.1}% of the columns of k-space", 100.0 * share(mask)),
+            Measured::Blur(kernel) => format!("blurred by {} x {} pixels", kernel.shape.h, kernel.shape.w),
+            Measured::Downsample(factor) => format!("downsampled by {factor}"),
             Measured::Dense(a) => format!("{} projections each", a.shape.w),
         };
         let path = self.out.display();

@@ -94,7 +94,8 @@ pub struct PosteriorOptions {
     /// Observations (.npz): sample their posterior instead of the prior
     #[arg(long, value_name = "OBS.npz")]
     pub observations: Option<PathBuf>,
-    /// What was measured: which pixels (mask), a matrix per sample (dense), or which columns of k-space (fourier)
+    /// What was measured: which pixels (mask), a matrix per sample (dense), which columns of k-space (fourier), blur, or
+    /// downsample
     #[arg(long, value_enum)]
     pub operator: Option<OperatorKind>,
     #[command(flatten)]

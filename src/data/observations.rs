@@ -2,20 +2,22 @@
 
 mod apply;
 mod bind;
+mod checks;
 mod select;
 
 use super::array::{Array, Data};
 use super::picture::Tile;
 use super::place::Place;
 use super::{DType, Npz, Samples, atomic, npy, npz};
+use crate::Result;
 use crate::backend::Shape;
 use crate::ops::fourier::{LARGEST, Transform};
-use crate::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-pub(crate) use apply::Applied;
+pub(crate) use apply::{Applied, FilterF64};
+use checks::{binary, check_bits, check_extents, check_finite, extents, zero_unobserved};
 
 const FLOATS: &[DType] = &[DType::F32, DType::F64];
 
@@ -29,6 +31,10 @@ pub enum OperatorKind {
     Dense,
     /// Some columns of k-space, as in MRI: array `mask`.
     Fourier,
+    /// Periodic blur: array `kernel`.
+    Blur,
+    /// Bicubic downsampling: `factor`.
+    Downsample,
 }
 
 impl OperatorKind {
@@ -38,6 +44,8 @@ impl OperatorKind {
             Self::Mask => "mask",
             Self::Dense => "dense",
             Self::Fourier => "fourier",
+            Self::Blur => "blur",
+            Self::Downsample => "downsample",
         }
     }
 }
@@ -51,6 +59,10 @@ pub enum Measured {
     Dense(Samples<f32>),
     /// (N or 1, 1, W, 1): 1 where a column of the 2-D Fourier transform was measured, else 0.
     Fourier(Samples<u8>),
+    /// (1, A, B, 1): the kernel of a periodic blur, the image of a point.
+    Blur(Samples<f32>),
+    /// Pixels of the image for one of y, along each side.
+    Downsample(usize),
 }
 
 /// The observations of N samples, checked: extents agree, and every number that counts is finite.
@@ -66,7 +78,8 @@ impl Observations {
     /// Observations `y` with noise of standard deviation `noise` (one, or one for each), that are or will be in the file `path`.
     ///
     /// # Shapes
-    /// `y` (N, H, W, C) for a mask, (N, 1, 1, M) for a dense matrix, (N, H, W, 2) for k-space; where a mask is 0, y is set to 0.
+    /// `y` (N, H, W, C) for a mask, (N, 1, 1, M) for a dense matrix, (N, H, W, 2) for k-space, (N, H / f, W / f, C)
+    /// for downsampling; where a mask is 0, y is set to 0.
     ///
     /// # Errors
     /// A mismatch that names file and array: extents that do not agree, a mask that is not 0 or 1, noise that is not positive;
@@ -94,6 +107,19 @@ impl Observations {
                 check_bits(at("mask"), mask)?;
                 zero_unobserved(&mut y, mask);
             }
+            Measured::Blur(kernel) => {
+                if kernel.shape.n != 1 || kernel.shape.c != 1 || kernel.data.is_empty() {
+                    return Err(at("kernel").mismatch("(1, h, w, 1)", format_args!("{:?}", kernel.shape)));
+                }
+                check_finite(at("kernel"), kernel)?;
+            }
+            Measured::Downsample(factor) => {
+                let within = |side: usize| side.checked_mul(*factor).is_some_and(|side| side <= LARGEST);
+                if *factor == 0 || !within(y.shape.h) || !within(y.shape.w) {
+                    let expected = format!("a factor of 1 or more, for images of at most {LARGEST} x {LARGEST} pixels");
+                    return Err(at("factor").mismatch(expected, factor));
+                }
+            }
         }
         check_finite(at("y"), &y)?;
         if noise.len() != 1 && noise.len() != n {
@@ -109,7 +135,7 @@ impl Observations {
     /// Reads an `.npz` with `y`, `noise` and the arrays of the operator.
     ///
     /// # Errors
-    /// As [`Observations::new`]; [`Error::Io`]; a mismatch for an array that is missing (and what is there), or has another rank or
+    /// As [`Observations::new`]; [`crate::Error::Io`]; a mismatch for an array that is missing (and what is there), or has another rank or
     /// type.
     pub fn read(path: &Path, kind: OperatorKind) -> Result<Self> {
         let mut npz = Npz::open(path)?;
@@ -132,6 +158,24 @@ impl Observations {
                 let [n, h, w, c] = extents(at("y"), "(N, H, W, 2)", &y)?;
                 (Samples::new(Shape::new(n, h, w, c), y.data.into_f32()), Measured::Fourier(mask))
             }
+            OperatorKind::Blur => {
+                let kernel = npz.read("kernel", FLOATS)?;
+                let [a, b] = extents(at("kernel"), "(h, w)", &kernel)?;
+                let kernel = Samples::new(Shape::new(1, a, b, 1), kernel.data.into_f32());
+                let [n, h, w, c] = extents(at("y"), "(N, H, W, C)", &y)?;
+                (Samples::new(Shape::new(n, h, w, c), y.data.into_f32()), Measured::Blur(kernel))
+            }
+            OperatorKind::Downsample => {
+                let factor = npz.read("factor", &[DType::I64, DType::U8, DType::F32, DType::F64])?;
+                let shape = factor.shape_text();
+                let factor = match (factor.shape.len(), factor.data.into_f32().as_slice()) {
+                    (0 | 1, &[f]) if f.fract() == 0.0 && (1.0..=LARGEST as f32).contains(&f) => f as usize,
+                    (0 | 1, &[f]) => return Err(at("factor").mismatch("a whole number of 1 or more", f)),
+                    _ => return Err(at("factor").mismatch("one number", shape)),
+                };
+                let [n, h, w, c] = extents(at("y"), "(N, H / factor, W / factor, C)", &y)?;
+                (Samples::new(Shape::new(n, h, w, c), y.data.into_f32()), Measured::Downsample(factor))
+            }
             OperatorKind::Dense => {
                 let a = npz.read("A", FLOATS)?;
                 let [n, m, d] = extents(at("A"), "(N or 1, M, D)", &a)?;
@@ -146,14 +190,14 @@ impl Observations {
     /// Writes the file, atomically.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`crate::Error::Io`].
     pub fn write(&self) -> Result<()> {
         self.stage()?.commit()
     }
     /// As [`Observations::write`], but the file waits for its name.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`crate::Error::Io`].
     pub fn stage(&self) -> Result<atomic::Staged> {
         npz::stage(&self.path, |npz| self.each_array(|name, array| npz.add(name, &array)))
     }
@@ -181,6 +225,14 @@ impl Observations {
                 f("y", Array::f32(&[n, h, w, c], y))?;
                 let bits = data.iter().map(|m| *m == 1).collect();
                 f("mask", Array::new(&[shape.n, shape.h, shape.w, 1], Data::Bool(bits)))
+            }
+            Measured::Blur(Samples { shape, data }) => {
+                f("y", Array::f32(&[n, h, w, c], y))?;
+                f("kernel", Array::f32(&[shape.h, shape.w], data.clone()))
+            }
+            Measured::Downsample(factor) => {
+                f("y", Array::f32(&[n, h, w, c], y))?;
+                f("factor", Array::new(&[], Data::I64(vec![*factor as i64])))
             }
             Measured::Dense(Samples { shape, data }) => {
                 f("y", Array::f32(&[n, c], y))?;
@@ -216,18 +268,28 @@ impl Observations {
     /// Extents of the images, with N = 1, where the file tells them: a matrix does not.
     pub fn image(&self) -> Option<Shape> {
         match self.measured {
-            Measured::Mask(_) => Some(self.y.shape.with_n(1)),
+            Measured::Mask(_) | Measured::Blur(_) => Some(self.y.shape.with_n(1)),
             Measured::Fourier(_) => Some(self.y.shape.with_n(1).with_c(1)),
+            Measured::Downsample(factor) => {
+                let Shape { h, w, c, .. } = self.y.shape;
+                Some(Shape::new(1, h * factor, w * factor, c))
+            }
             Measured::Dense(_) => None,
         }
     }
 
-    /// Observation `n` as an image: its pixels; what k-space is with 0 where nothing was measured, Aᵀ y; or the back-projection
+    /// Observation `n` as an image: its pixels, or f² Aᵀ y of downsampled ones; what k-space is with 0 where nothing was measured, Aᵀ y; or the back-projection
     /// (D / M) Aᵀ y, which is x itself on average over random unit directions.
     pub fn back_projection(&self, n: usize) -> Vec<f32> {
         let y = self.y.row(n);
         match &self.measured {
-            Measured::Mask(_) => y.to_vec(),
+            Measured::Mask(_) | Measured::Blur(_) => y.to_vec(),
+            Measured::Downsample(factor) => {
+                let image = self.image().expect("one whose sides it tells");
+                let y: Vec<f64> = y.iter().map(|y| f64::from(*y)).collect();
+                let x = Applied::new(&self.measured, image).adjoint(n, &y);
+                x.into_iter().map(|x| x as f32 * (factor * factor) as f32).collect()
+            }
             Measured::Dense(a) => {
                 let (m, d) = (a.shape.w, a.shape.c);
                 let mut x = vec![0.0; d];
@@ -248,7 +310,7 @@ impl Observations {
     pub fn tile<'a>(&'a self, n: usize, image: &'a [f32]) -> Tile<'a> {
         match &self.measured {
             Measured::Mask(mask) => Tile::Observed(image, mask.row(n)),
-            Measured::Dense(_) | Measured::Fourier(_) => Tile::Image(image),
+            _ => Tile::Image(image),
         }
     }
 
@@ -269,6 +331,7 @@ impl Observations {
         let expected = match &self.measured {
             Measured::Fourier(_) if c != 1 => format!("a model of images with one channel, not of {h} x {w} x {c}"),
             Measured::Fourier(_) => format!("(N, {h}, {w}, 2), k-space of the model's images"),
+            Measured::Downsample(f) => format!("(N, H / {f}, W / {f}, {c}) of the model's images, {h} x {w} x {c}"),
             _ => format!("(N, {h}, {w}, {c}), the model's images"),
         };
         Err(at("y").mismatch(expected, format_args!("{:?}", self.y.shape)))
@@ -293,51 +356,5 @@ impl Write for Hash {
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// Sets y to 0 where the mask, of pixels or of columns, is 0, whatever it is there.
-fn zero_unobserved(y: &mut Samples<f32>, mask: &Samples<u8>) {
-    for (sample, row) in y.data.chunks_exact_mut(y.shape.row()).enumerate() {
-        let pixels = row.chunks_exact_mut(y.shape.c).zip(mask.row(sample).iter().cycle());
-        pixels.filter(|(_, m)| **m == 0).for_each(|(pixel, _)| pixel.fill(0.0));
-    }
-}
-
-/// The extents of `array`, as many as `form` shows, and none of them 0.
-fn extents<const R: usize>(place: Place<'_>, form: &str, array: &Array) -> Result<[usize; R]> {
-    match <[usize; R]>::try_from(array.shape.as_slice()) {
-        Ok(extents) if !extents.contains(&0) => Ok(extents),
-        _ => Err(place.mismatch(format_args!("shape {form} with nothing empty"), array.shape_text())),
-    }
-}
-
-/// Refuses extents `found` that are not those `expected`, whose leading one may also be 1, because of the array `other`.
-fn check_extents(place: Place<'_>, form: &str, found: Shape, expected: Shape, other: &str) -> Result<()> {
-    if found == expected || found == expected.with_n(1) {
-        return Ok(());
-    }
-    let expected = format!("{form} = {expected:?} to go with {other}");
-    Err(place.mismatch(expected, format_args!("{found:?}")))
-}
-
-/// Refuses values that are neither 0 nor 1.
-fn check_bits(place: Place<'_>, mask: &Samples<u8>) -> Result<()> {
-    mask.data.iter().find(|v| **v > 1).map_or(Ok(()), |v| Err(place.mismatch("only 0 and 1", v)))
-}
-
-/// Refuses values that are not finite.
-fn check_finite(place: Place<'_>, x: &Samples<f32>) -> Result<()> {
-    let Some(at) = x.data.iter().position(|v| !v.is_finite()) else { return Ok(()) };
-    let (sample, element) = (at / x.shape.row(), at % x.shape.row());
-    Err(Error::NonFinite { place: format!("{place}, sample {sample}, element {element}") })
-}
-
-/// The elements as 0 and 1, or the first that is neither.
-fn binary(data: Data) -> std::result::Result<Vec<u8>, f32> {
-    let bit = |v: f32| if v == 0.0 || v == 1.0 { Ok(v as u8) } else { Err(v) };
-    match data {
-        Data::Bool(v) => Ok(v.into_iter().map(u8::from).collect()),
-        data => data.into_f32().into_iter().map(bit).collect(),
     }
 }

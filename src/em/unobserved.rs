@@ -21,7 +21,7 @@ pub enum Directions {
 }
 
 impl Directions {
-    /// Those of `observations`; `None` for dense operators on more than 512 elements.
+    /// Those of `observations`; `None` for dense operators on more than 512 elements, and for blur and downsampling.
     pub fn least_observed(observations: &Observations) -> Option<Self> {
         let n = observations.len();
         match observations.measured() {
@@ -53,7 +53,7 @@ impl Directions {
                 let (eigen, k) = (symmetric_eigen(h), d.div_ceil(10));
                 Some(Self::Vectors(Matrix::from_fn(k, d, |i, j| eigen.vectors[(d - 1 - i, j)])))
             }
-            Measured::Dense(_) => None,
+            Measured::Dense(_) | Measured::Blur(_) | Measured::Downsample(_) => None,
         }
     }
 

@@ -1,10 +1,12 @@
 //! What was measured: y = A x + noise. One operator per file.
 
 mod dense;
+mod filter;
 mod fourier;
 mod mask;
 
 pub use dense::DenseMatrix;
+pub use filter::PeriodicFilter;
 pub use fourier::FourierMask;
 pub use mask::PixelMask;
 

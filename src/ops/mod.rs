@@ -20,6 +20,7 @@ pub mod dense;
 pub mod dplr;
 pub mod dropout;
 pub mod ema;
+pub mod filter;
 pub mod fourier;
 pub mod gated_residual;
 pub mod global_norm;
@@ -50,6 +51,7 @@ pub use dense::Dense;
 pub use dplr::Dplr;
 pub use dropout::Dropout;
 pub use ema::Ema;
+pub use filter::Filter;
 pub use fourier::Fourier;
 pub use gated_residual::GatedResidual;
 pub use global_norm::GlobalNorm;
@@ -73,9 +75,9 @@ pub trait KrylovOps: Bicgstab + ConjugateGradient + LeastSquares {}
 impl<B: Bicgstab + ConjugateGradient + LeastSquares> KrylovOps for B {}
 
 /// What the operators of measurements need.
-pub trait MeasurementOps: Dense + Fourier + Mask + Vector {}
+pub trait MeasurementOps: Dense + Filter + Fourier + Mask + Vector {}
 
-impl<B: Dense + Fourier + Mask + Vector> MeasurementOps for B {}
+impl<B: Dense + Filter + Fourier + Mask + Vector> MeasurementOps for B {}
 
 /// Everything that networks, samplers and solvers need of a backend.
 pub trait Ops:

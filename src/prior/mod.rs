@@ -16,6 +16,7 @@ mod ppca;
 mod problem;
 mod rows;
 mod save;
+mod spectral;
 mod system;
 
 pub use ddim::draw_posterior_ddim;

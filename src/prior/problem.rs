@@ -1,7 +1,8 @@
 //! Observations in the basis in which a Gaussian prior's systems are small.
 
 use crate::backend::Shape;
-use crate::data::{Measured, Observations};
+use crate::data::observations::{Applied, FilterF64};
+use crate::data::{Measured, Observations, OperatorKind};
 use crate::diffusion::Gaussian;
 use crate::linalg::Matrix;
 use crate::ops::fourier::{Hartley, Transform};
@@ -12,7 +13,7 @@ use std::f64::consts::TAU;
 /// Observations y = A x + noise as their systems see them: of c = Q x, Q orthonormal, so that N(μ, δ I + U Uᵀ) becomes
 /// N(Q μ, δ I + Q U (Q U)ᵀ).
 ///
-/// - Pixel masks and matrices: Q = I.
+/// - Pixel masks, matrices, blur and downsampling: Q = I.
 /// - Masked k-space: Q is the transform of [`Hartley`], Aᵀ A = Qᵀ s Q with s = 0, 1/2 or 1. What y says of x is
 ///   z = s⁻¹ Q Aᵀ y = c + noise of variance σ_y²/s where s > 0: a mask of coefficients, "pixels" being the W frequencies along
 ///   the rows, with H coefficients each. What is left of y is noise alone, and counts in the evidence.
@@ -51,8 +52,10 @@ impl<'a> Problem<'a> {
             return Err(Error::mismatch("Gaussian prior", expected, gaussian.mean().len()));
         }
         let delta = gaussian.diag()[0];
-        if self.basis.is_some() && gaussian.diag().iter().any(|v| *v != delta) {
-            let expected = "one value for all elements, as fitted ones have, to observe k-space";
+        let kind = self.observations.measured().kind();
+        let any = matches!(kind, OperatorKind::Mask | OperatorKind::Dense);
+        if !any && gaussian.diag().iter().any(|v| *v != delta) {
+            let expected = format!("one value for all elements, as fitted ones have, for operator {}", kind.name());
             return Err(Error::mismatch("Gaussian prior, diag", expected, "several"));
         }
         self.turned(gaussian, Hartley::forward)
@@ -97,7 +100,7 @@ impl<'a> Problem<'a> {
         noise[n % noise.len()]
     }
 
-    /// The variance of the noise of each pixel, or frequency, in units of σ_y²; 0 where nothing was measured, and none for matrices.
+    /// The variance of the noise of each pixel, or frequency, in units of σ_y²; 0 where nothing was measured, and none for other operators.
     pub fn mask(&self, n: usize) -> Option<Cow<'_, [u8]>> {
         match self.observations.measured() {
             Measured::Mask(mask) => Some(Cow::Borrowed(mask.row(n))),
@@ -105,7 +108,15 @@ impl<'a> Problem<'a> {
                 let variance = |s: &f64| if *s > 0.0 { (1.0 / s) as u8 } else { 0 };
                 Some(Hartley::eigenvalues(mask.row(n)).iter().map(variance).collect())
             }
-            Measured::Dense(_) => None,
+            Measured::Dense(_) | Measured::Blur(_) | Measured::Downsample(_) => None,
+        }
+    }
+
+    /// The filter of all observations, if it is one.
+    pub fn filter(&self) -> Option<FilterF64> {
+        match Applied::new(self.observations.measured(), self.image) {
+            Applied::Filter(filter) => Some(filter),
+            _ => None,
         }
     }
 

@@ -3,6 +3,7 @@
 use super::dense::DenseSystem;
 use super::mask::MaskSystem;
 use super::problem::Problem;
+use super::spectral::SpectralSystem;
 use crate::data::Measured;
 use crate::diffusion::Gaussian;
 use crate::linalg::Matrix;
@@ -66,7 +67,10 @@ impl<'a> Systems<'a> {
         if let Some(mask) = problem.mask(n) {
             return Ok(Arc::new(MaskSystem::new(self.gaussian, &mask, problem.channels(), sigma_y)));
         }
-        let Measured::Dense(a) = problem.observations.measured() else { unreachable!("the only one without a mask") };
+        if let Some(filter) = problem.filter() {
+            return Ok(Arc::new(SpectralSystem::new(self.gaussian, filter, problem.observations.y().shape, sigma_y)));
+        }
+        let Measured::Dense(a) = problem.observations.measured() else { unreachable!("the only one left") };
         Ok(Arc::new(DenseSystem::new(self.gaussian, a.row(n), sigma_y).map_err(|e| {
             let place = format!("A of observation {n} under the Gaussian prior");
             Error::mismatch(place, format_args!("a larger noise than {sigma_y}"), e)

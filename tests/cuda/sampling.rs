@@ -6,8 +6,9 @@ use diem::backend::cuda::Dtype;
 use diem::backend::reference::Reference;
 use diem::backend::{Array, Backend, Shape};
 use diem::ops::cg::{BREAKDOWN, CONVERGED, MaskedSystem, RUNNING};
+use diem::ops::filter::FilterSpec;
 use diem::ops::noise::{Purpose, Stream};
-use diem::ops::{Bicgstab, ConjugateGradient, Dense, Dplr, Fourier, LeastSquares, Mask, Noise, Precondition};
+use diem::ops::{Bicgstab, ConjugateGradient, Dense, Dplr, Filter, Fourier, LeastSquares, Mask, Noise, Precondition};
 
 /// Three samples: rows of 105 elements, which no 16-byte access divides, and of 192, which are made of them.
 const SHAPES: [Shape; 2] = [Shape::new(3, 5, 7, 3), Shape::new(3, 8, 8, 3)];
@@ -96,6 +97,24 @@ fn columns_of_k_space() {
     assert!(x.iter().all(|x| (x - 3.0 / 2f64.sqrt()).abs() < 1e-6), "{x:?}"); // the zero frequency of two pixels
     let inputs = [Input::f32(Shape::new(3, 5, 7, 1), 0), Input::f32(Shape::new(3, 5, 7, 2), 1), columns(3, 7, 2)];
     same_bits_alone(&inputs, run);
+}
+
+#[test]
+fn periodic_filters() {
+    fn run<B: Filter>(b: &B, x: &[B::Tensor], spec: FilterSpec) -> Vec<B::Tensor> {
+        vec![b.filter_forward(&x[2], spec, &x[0]), b.filter_adjoint(&x[2], spec, &x[1])]
+    }
+    for (image, (a, b), anchor, stride) in [
+        (Shape::new(3, 5, 7, 3), (4, 3), (2, 1), 1),
+        (Shape::new(2, 6, 9, 1), (8, 5), (5, 2), 3),
+        (Shape::new(1, 3, 4, 2), (13, 9), (6, 4), 1), // larger than the image
+    ] {
+        let spec = FilterSpec { anchor, stride };
+        let kernel = Input::f32(Shape::new(1, a, b, 1), 2);
+        let inputs = [Input::f32(image, 0), Input::f32(spec.filtered(image), 1), kernel];
+        agree(&inputs, Dtype::F32, F32, |b, x| run(b, x, spec), |b, x| run(b, x, spec));
+        same_bits_alone(&inputs, |b, x| run(b, x, spec));
+    }
 }
 
 #[test]

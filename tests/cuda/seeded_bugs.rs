@@ -46,6 +46,8 @@ const BUGS: &[(Bug, &str)] = &[
     (Bug::new("dense", "no guard of the last warps", "if (out >= n * m) return;", ""), "sampling::matrices_and_their_adjoints"),
     (Bug::new("fourier", "roots are read before they are there", "s);\n  }\n  __syncthreads();", "s);\n  }"), "sampling::columns_of_k_space"),
     (Bug::new("fourier", "every sample has the first mask", "(mask_rows == 1 ? 0 : (size_t)sample * w)", "0"), "sampling::columns_of_k_space"),
+    (Bug::new("filter", "the stride of the other side", "minus(s * i + row, a, h)", "minus(i + row, a, h)"), "sampling::periodic_filters"),
+    (Bug::new("filter", "elements between those kept count", "if (i % s != 0) continue;", ""), "sampling::periodic_filters"),
     (Bug::new("noise", "four elements where fewer are left", "j < min(4u, row - 4 * block)", "j < 4u"), "sampling::noise_has_the_bits_of_the_cpu"),
     (Bug::new("precondition", "every sample has the first factor", "b.row(i / row)", "b.row(0)"), "sampling::preconditioning_changes_the_type"),
     (Bug::new("channel_norm", "variance of a lane's own channels", "fmaf(g.sum(squares), scale, kEps)", "fmaf(squares, scale, kEps)"), "channel_norm::forward"),

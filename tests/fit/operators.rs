@@ -44,3 +44,33 @@ fn images_are_learned_from_columns_of_k_space() {
     let (line, code) = home.fail(&format!("{model} --observations k.npz --operator mask --out e.npy"));
     assert!(line.contains("mask") && code == 2, "{line}");
 }
+
+#[test]
+fn images_are_learned_from_blurred_and_small_ones() {
+    for (operator, options) in [("blur", "--kernel-size 3"), ("downsample", "--factor 2")] {
+        let home = Home::new();
+        let x = Array::f32(&[24, 8, 8, 1], (0..24 * 64).map(|i| (i as f32 * 0.37).sin()).collect());
+        npy::write(&home.path("images.npy"), &x).unwrap();
+        home.run(&format!("observe --input images.npy --operator {operator} {options} --noise 0.05 --out b.npz"));
+        let kind = format!("\"{operator}\"");
+        home.configure(
+            "b.toml",
+            &[
+                ("\"y.npz\"", "\"b.npz\""),
+                ("\"dense\"", &kind),
+                ("kind = \"mlp\"\nhidden = [16]", "kind = \"unet\"\nchannels = [4]\nblocks = [1]"),
+                ("steps = 60", "steps = 12"),
+                ("count = 2", "count = 1"),
+                ("truth = \"x.npy\"", "truth = \"images.npy\""),
+            ],
+        );
+        home.run("fit b.toml --out run");
+        let lines = home.metrics("run");
+        let evidence: Vec<f64> = lines.iter().filter_map(|l| l["log_evidence"].as_f64()).collect();
+        assert!(evidence.len() == 4 && evidence.windows(2).all(|pair| pair[1] >= pair[0]), "{evidence:?}");
+        assert!(lines.last().unwrap()["psnr"].as_f64().is_some_and(|x| x > 0.0), "{:?}", lines.last());
+        assert!(home.read("run/lap-001/preview.png").starts_with(b"\x89PNG"));
+        let model = "run/lap-001/model.safetensors";
+        home.run(&format!("sample --model {model} --observations b.npz --operator {operator} --steps 4 --out s"));
+    }
+}

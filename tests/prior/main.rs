@@ -3,7 +3,7 @@
 mod draws;
 mod evidence;
 mod fit;
-mod k_space;
+mod frequencies;
 mod oracle;
 mod ppca;
 mod refusals;

@@ -1,4 +1,4 @@
-//! patch, mask, fourier, dense and dplr: linear maps without parameters to learn.
+//! patch, mask, fourier, filter, dense and dplr: linear maps without parameters to learn.
 
 use super::extents;
 use crate::Result;
@@ -6,6 +6,7 @@ use crate::backend::{Array, Shape};
 use crate::check::Visitor;
 use crate::check::case::{At, Case, Gradients, Input, Outcome, Probe, Work};
 use crate::ops::Ops;
+use crate::ops::filter::FilterSpec;
 
 struct PatchFold {
     x: Shape,
@@ -138,6 +139,42 @@ impl Case for Fourier {
     }
 }
 
+struct Filter {
+    x: Shape,
+    kernel: (usize, usize),
+    spec: FilterSpec,
+}
+
+impl Case for Filter {
+    fn op(&self) -> &'static str {
+        "filter"
+    }
+    fn size(&self) -> String {
+        format!("{} by {}x{} stride {}", extents(self.x), self.kernel.0, self.kernel.1, self.spec.stride)
+    }
+    fn inputs(&self) -> Vec<Input> {
+        let (a, b) = self.kernel;
+        let kernel = Input::scaled("kernel", Shape::new(1, a, b, 1), 1.0 / ((a * b) as f64).sqrt());
+        vec![Input::normal("x", self.x), kernel]
+    }
+    fn linear(&self) -> &'static [usize] {
+        &[0]
+    }
+    fn run<B: Ops>(&self, at: At<'_, B>, probe: &mut impl Probe) -> Result<Outcome<B>> {
+        let At { backend, x, dy, .. } = at;
+        let [x, kernel] = x else { unreachable!("two inputs") };
+        let y = self.spec.filtered(self.x);
+        let flops = 2.0 * (y.len() * self.kernel.0 * self.kernel.1) as f64;
+        let work = Work { flops, network: 0, others: self.x.len() + y.len() + kernel.shape().len() };
+        let y = probe.call("forward", work, || backend.filter_forward(kernel, self.spec, x));
+        let mut gradients = Gradients::new();
+        if let Some(dy) = dy {
+            gradients.written(0, probe.call("vjp", work, || backend.filter_adjoint(kernel, self.spec, dy)));
+        }
+        Ok(Outcome::new(y, gradients))
+    }
+}
+
 struct Dense {
     x: Shape,
     m: usize,
@@ -225,6 +262,11 @@ pub fn small(to: &mut impl Visitor) -> Result<()> {
         to.visit(Dense { x: s(3, 3, 5, 3), m: 7, rows })?;
         to.visit(Dplr { x: s(3, 3, 5, 3), rank: 5, rows })?;
     }
+    let spec = |anchor, stride| FilterSpec { anchor, stride };
+    // an even kernel, one larger than the image, and strides
+    for (kernel, spec) in [((4, 3), spec((2, 1), 1)), ((13, 1), spec((6, 0), 1)), ((8, 5), spec((5, 2), 3))] {
+        to.visit(Filter { x: s(2, 6, 9, 3), kernel, spec })?;
+    }
     Ok(())
 }
 
@@ -232,6 +274,7 @@ pub fn large(to: &mut impl Visitor, n: usize) -> Result<()> {
     let x = Shape::new(n, 32, 32, 3);
     to.visit(Mask { x, rows: n })?;
     to.visit(Fourier { x: Shape::new(n, 320, 320, 1), rows: n })?;
+    to.visit(Filter { x, kernel: (9, 9), spec: FilterSpec::blur(9, 9) })?;
     to.visit(Dense { x, m: 768, rows: 1 })?;
     to.visit(Dplr { x, rank: 64, rows: 1 })?;
     Ok(())

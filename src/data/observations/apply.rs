@@ -1,8 +1,11 @@
 //! What operators do to images, on the host.
 
 use super::{Measured, OperatorKind};
-use crate::backend::Shape;
+use crate::backend::reference::Reference;
+use crate::backend::{Backend, Shape};
 use crate::data::Samples;
+use crate::ops::Filter;
+use crate::ops::filter::{FilterSpec, bicubic, square};
 use crate::ops::fourier::Transform;
 
 impl Measured {
@@ -12,6 +15,8 @@ impl Measured {
             Self::Mask(_) => OperatorKind::Mask,
             Self::Dense(_) => OperatorKind::Dense,
             Self::Fourier(_) => OperatorKind::Fourier,
+            Self::Blur(_) => OperatorKind::Blur,
+            Self::Downsample(_) => OperatorKind::Downsample,
         }
     }
     /// How many operators there are: 1 where one stands for all samples.
@@ -19,12 +24,14 @@ impl Measured {
         match self {
             Self::Mask(mask) | Self::Fourier(mask) => mask.shape.n,
             Self::Dense(a) => a.shape.n,
+            Self::Blur(_) | Self::Downsample(_) => 1,
         }
     }
     /// The extents of `y` for images of extents `images`.
     pub fn extents(&self, images: Shape) -> Shape {
         match self {
-            Self::Mask(_) => images,
+            Self::Mask(_) | Self::Blur(_) => images,
+            Self::Downsample(factor) => Shape { h: images.h / factor, w: images.w / factor, ..images },
             Self::Dense(a) => Shape::rows(images.n, a.shape.w),
             Self::Fourier(_) => images.with_c(2),
         }
@@ -33,7 +40,7 @@ impl Measured {
     pub fn observed(&self, n: usize, y: Shape, i: usize) -> bool {
         match self {
             Self::Mask(mask) => mask.row(n)[i / y.c] == 1,
-            Self::Dense(_) => true,
+            Self::Dense(_) | Self::Blur(_) | Self::Downsample(_) => true,
             Self::Fourier(mask) => mask.row(n)[i / y.c % y.w] == 1,
         }
     }
@@ -47,6 +54,8 @@ pub(crate) enum Applied<'a> {
     Dense(&'a Samples<f32>),
     /// Of masks of columns of k-space.
     Fourier(&'a Samples<u8>, Transform<f64>),
+    /// Of blur and downsampling.
+    Filter(FilterF64),
 }
 
 impl<'a> Applied<'a> {
@@ -56,6 +65,15 @@ impl<'a> Applied<'a> {
             Measured::Mask(mask) => Self::Mask(mask),
             Measured::Dense(a) => Self::Dense(a),
             Measured::Fourier(mask) => Self::Fourier(mask, Transform::new(image.h, image.w)),
+            Measured::Blur(kernel) => {
+                let spec = FilterSpec::blur(kernel.shape.h, kernel.shape.w);
+                let values = kernel.data.iter().map(|k| f64::from(*k)).collect();
+                Self::Filter(FilterF64 { kernel: (kernel.shape, values), spec, image: image.with_n(1) })
+            }
+            Measured::Downsample(factor) => {
+                let (kernel, spec) = bicubic(*factor);
+                Self::Filter(FilterF64 { kernel: (square(&kernel), kernel), spec, image: image.with_n(1) })
+            }
         }
     }
     /// A x of sample `n`; where a mask is 0, it may be anything.
@@ -69,6 +87,7 @@ impl<'a> Applied<'a> {
                 transform.forward(|column| mask.row(n)[column] == 1, &wide(), &mut y);
                 y
             }
+            Self::Filter(filter) => filter.forward(&wide()),
         }
     }
 
@@ -91,7 +110,31 @@ impl<'a> Applied<'a> {
                 transform.adjoint(|column| mask.row(n)[column] == 1, y, &mut x);
                 x
             }
+            Self::Filter(filter) => filter.adjoint(y),
         }
+    }
+}
+
+/// A periodic filter in f64, by the definition.
+pub(crate) struct FilterF64 {
+    kernel: (Shape, Vec<f64>),
+    spec: FilterSpec,
+    image: Shape, // (1, H, W, C)
+}
+
+impl FilterF64 {
+    /// A x.
+    pub fn forward(&self, x: &[f64]) -> Vec<f64> {
+        let backend = Reference::new();
+        let (kernel, x) = (backend.upload(self.kernel.0, &self.kernel.1), backend.upload(self.image, x));
+        backend.filter_forward(&kernel, self.spec, &x).to_vec()
+    }
+    /// Aᵀ y.
+    pub fn adjoint(&self, y: &[f64]) -> Vec<f64> {
+        let backend = Reference::new();
+        let (kernel, y) =
+            (backend.upload(self.kernel.0, &self.kernel.1), backend.upload(self.spec.filtered(self.image), y));
+        backend.filter_adjoint(&kernel, self.spec, &y).to_vec()
     }
 }
 

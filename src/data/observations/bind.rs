@@ -4,7 +4,7 @@ use super::{Measured, Observations};
 use crate::Result;
 use crate::backend::Shape;
 use crate::data::Samples;
-use crate::operators::{DenseMatrix, FourierMask, Measurement, Operator, PixelMask};
+use crate::operators::{DenseMatrix, FourierMask, Measurement, Operator, PeriodicFilter, PixelMask};
 use crate::ops::MeasurementOps;
 use std::sync::Arc;
 
@@ -32,6 +32,10 @@ impl Observations {
         Ok(match &self.measured {
             Measured::Mask(mask) => Arc::new(PixelMask::new(upload(mask), image)?),
             Measured::Fourier(mask) => Arc::new(FourierMask::new(upload(mask), image)?),
+            Measured::Blur(kernel) => {
+                Arc::new(PeriodicFilter::blur(backend.upload(kernel.shape, &kernel.data), image)?)
+            }
+            Measured::Downsample(factor) => Arc::new(PeriodicFilter::downsample(backend, *factor, image)?),
             Measured::Dense(a) => {
                 let a = a.gather_or_share(index);
                 Arc::new(DenseMatrix::new(backend.upload(a.shape, &a.data), image)?)

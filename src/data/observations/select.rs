@@ -18,6 +18,7 @@ impl Observations {
             Measured::Mask(mask) => Measured::Mask(mask.gather_or_share(&index)),
             Measured::Dense(a) => Measured::Dense(a.gather_or_share(&index)),
             Measured::Fourier(mask) => Measured::Fourier(mask.gather_or_share(&index)),
+            shared @ (Measured::Blur(_) | Measured::Downsample(_)) => shared.clone(),
         };
         Self { path: self.path.clone(), y: self.y.gather(&index), noise, measured }
     }
@@ -32,6 +33,8 @@ impl Observations {
             Measured::Mask(mask) => format!("y {:?} with masks {:?}", o.y.shape.with_n(1), mask.shape.with_n(1)),
             Measured::Dense(a) => format!("y {:?} with matrices {:?}", o.y.shape.with_n(1), a.shape.with_n(1)),
             Measured::Fourier(_) => format!("y {:?} of k-space", o.y.shape.with_n(1)),
+            Measured::Blur(kernel) => format!("y {:?} with a kernel {:?}", o.y.shape.with_n(1), kernel.shape),
+            Measured::Downsample(factor) => format!("y {:?} with factor {factor}", o.y.shape.with_n(1)),
         };
         if extents(self) != extents(other) {
             let expected = format!("the extents of {}: {}", self.path.display(), extents(self));
@@ -41,6 +44,11 @@ impl Observations {
             (Measured::Mask(a), Measured::Mask(b)) => Measured::Mask(join(a, these.n, b, those.n)),
             (Measured::Dense(a), Measured::Dense(b)) => Measured::Dense(join(a, these.n, b, those.n)),
             (Measured::Fourier(a), Measured::Fourier(b)) => Measured::Fourier(join(a, these.n, b, those.n)),
+            (Measured::Blur(a), Measured::Blur(b)) if a.data != b.data => {
+                let place = format!("{}: array kernel", other.path.display());
+                return Err(crate::Error::mismatch(place, format_args!("that of {}", self.path.display()), "another"));
+            }
+            (shared @ (Measured::Blur(_) | Measured::Downsample(_)), _) => shared.clone(),
             _ => unreachable!("compared above"),
         };
         let noise = match (self.noise.as_slice(), other.noise.as_slice()) {
