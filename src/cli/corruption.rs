@@ -109,26 +109,21 @@ impl CorruptionOptions {
 
     /// Refuses options of other operators.
     fn check(&self, kind: OperatorKind) -> Result<()> {
-        let of_dense = [("--rows", self.rows.is_some())];
-        let of_fourier = [("--acceleration", self.acceleration.is_some()), ("--center", self.center.is_some())];
-        let of_blur = [
-            ("--kernel", self.kernel.is_some()),
-            ("--kernel-size", self.kernel_size.is_some()),
-            ("--kernel-std", self.kernel_std.is_some()),
-            ("--angle", self.angle.is_some()),
+        use OperatorKind::{Blur, Dense, Downsample, Fourier, Mask};
+        let options = [
+            ("--keep", self.keep.is_some(), &[Mask, Dense][..]),
+            ("--delete", self.delete.is_some(), &[Mask, Dense]),
+            ("--rows", self.rows.is_some(), &[Dense]),
+            ("--acceleration", self.acceleration.is_some(), &[Fourier]),
+            ("--center", self.center.is_some(), &[Fourier]),
+            ("--kernel", self.kernel.is_some(), &[Blur]),
+            ("--kernel-size", self.kernel_size.is_some(), &[Blur]),
+            ("--kernel-std", self.kernel_std.is_some(), &[Blur]),
+            ("--angle", self.angle.is_some(), &[Blur]),
+            ("--factor", self.factor.is_some(), &[Downsample]),
         ];
-        let of_downsample = [("--factor", self.factor.is_some())];
-        let of_others = [("--keep", self.keep.is_some()), ("--delete", self.delete.is_some())];
-        let (mask, dense, fourier) = (OperatorKind::Mask, OperatorKind::Dense, OperatorKind::Fourier);
-        let rules: [(&[(&str, bool)], &[OperatorKind]); 5] = [
-            (&of_dense, &[dense]),
-            (&of_fourier, &[fourier]),
-            (&of_blur, &[OperatorKind::Blur]),
-            (&of_downsample, &[OperatorKind::Downsample]),
-            (&of_others, &[mask, dense]),
-        ];
-        for (options, kinds) in rules {
-            if let Some((name, _)) = options.iter().find(|(_, given)| *given && !kinds.contains(&kind)) {
+        for (name, given, kinds) in options {
+            if given && !kinds.contains(&kind) {
                 let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
                 let expected = format!("--operator {}", names.join(" or "));
                 return Err(Error::mismatch(name, expected, format!("--operator {}", kind.name())));
