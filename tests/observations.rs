@@ -176,9 +176,9 @@ fn columns_that_are_not_measured_do_not_count() {
     assert_eq!(observations.digest(), File::fourier().read(FOURIER).unwrap().digest());
     assert_eq!(observations.image(), Some(Shape::new(1, 4, 5, 1)));
     let Data::F32(y) = &mut junk.data else { unreachable!() };
-    y[40 + 13] = f32::NAN; // sample 1, row 1, column 1: measured
+    y[40 + 10] = f32::NAN; // sample 1, row 1, column 0: measured
     let line = File::fourier().with("y", junk).read(FOURIER).unwrap_err().to_string();
-    assert!(line.ends_with("obs.npz: array y, sample 1, element 13"), "{line}");
+    assert!(line.ends_with("obs.npz: array y, sample 1, element 10"), "{line}");
 }
 
 #[test]
