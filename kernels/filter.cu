@@ -9,7 +9,7 @@
 // threads, neighbouring threads read neighbouring elements: the caches serve both.
 #include "vec.cuh"
 
-// (a - b) modulo len, for a < 2 len or so and any b.
+// (a - b) modulo len, for a + len < 2^32.
 static __device__ __forceinline__ uint32_t minus(uint32_t a, uint32_t b, uint32_t len) { return (a + len - b % len) % len; }
 
 extern "C" __global__ void filter_forward_f32(float *y, const float *x, const float *k, uint32_t rows, uint32_t columns,

@@ -495,6 +495,14 @@ fn cifars_batches_are_images_too() {
 
     fs::write(&gz, &whole[..whole.len() / 2]).unwrap();
     assert_line(read(&gz), &["cifar-10-binary.tar.gz: expected an intact .tar.gz"]);
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    for damaged in [&flipped, &whole[..whole.len() - 8]] {
+        fs::write(&gz, damaged).unwrap();
+        assert_line(read(&gz), &["cifar-10-binary.tar.gz: expected an intact .tar.gz"]);
+    }
+    fs::write(&gz, archive(&[members[0].clone(), members[0].clone()])).unwrap();
+    assert_line(read(&gz), &["expected every batch once, found data_batch_2.bin twice"]);
     fs::write(&gz, "no archive").unwrap();
     assert_line(read(&gz), &["cifar-10-binary.tar.gz: expected an intact .tar.gz"]);
     fs::write(&gz, archive(&[("data_batch_1", b"pickled".to_vec())])).unwrap();

@@ -29,7 +29,8 @@ pub struct CorruptionOptions {
     /// Projections per image, of dense [default: keep times H W C]
     #[arg(long, value_name = "M", value_parser = count, conflicts_with_all = ["keep", "delete"])]
     rows: Option<usize>,
-    /// Acceleration R of fourier: W / R of the W columns of k-space are kept on average, the central ones always [default: 6]
+    /// Acceleration R of fourier: about W / R of the W columns of k-space are kept, the central ones always; with --center so many on
+    /// average, without it some more in small images [default: 6]
     #[arg(long, value_name = "R", value_parser = acceleration, conflicts_with_all = ["keep", "delete", "rows"])]
     acceleration: Option<f64>,
     /// Columns to either side of the central one that fourier always keeps [default: 3 W / (16 R), rounded up, 60 / R of 320]
@@ -165,7 +166,7 @@ impl CorruptionOptions {
         let Some(center) = self.center else {
             return Ok((5.0 / (8.0 * r - 3.0), (3.0 * w as f64 / (16.0 * r)).ceil() as usize));
         };
-        let (always, all) = ((2 * center + 1) as f64, w as f64 / r);
+        let (always, all) = (2.0 * center as f64 + 1.0, w as f64 / r);
         if always > all {
             let expected = format!("at most {all:.1} columns, {w} / {r}, in the center");
             return Err(Error::mismatch("--center", expected, format!("2 x {center} + 1")));

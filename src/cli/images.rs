@@ -9,7 +9,7 @@ use std::path::Path;
 /// Which images are read, and what is done to them.
 #[derive(clap::Args, Debug)]
 pub struct ImageOptions {
-    /// At most so many, from the first [default: all; 65536 points of a manifold]
+    /// At most so many, from the first [default: all]
     #[arg(long, value_name = "N", value_parser = count)]
     pub count: Option<usize>,
     /// Crops pictures to a centred square and scales them to this many pixels a side

@@ -30,7 +30,7 @@ pub struct Args {
     /// folder or .tar.gz
     #[arg(long, value_name = "IMAGES", required_unless_present = "manifold")]
     input: Option<PathBuf>,
-    /// Instead of images, random points of a smooth random curve, which spans [-2, 2] in every coordinate
+    /// Instead of images, random points (65536, or --count) of a smooth random curve, which spans [-2, 2] in every coordinate
     #[arg(long, conflicts_with_all = ["input", "size", "pad"])]
     manifold: bool,
     /// Coordinates of a point of the manifold [default: 5]

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 use flate2::bufread::GzDecoder;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 const SIDE: usize = 32;
@@ -81,7 +81,7 @@ fn unpack(path: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
     let most = file.metadata().map_err(|e| place.read_error(e))?.len().saturating_mul(MAX_EXPANSION);
     let mut archive = tar::Archive::new(GzDecoder::new(BufReader::new(file)));
     let mut batches = BTreeMap::new();
-    let broken = |e: std::io::Error| place.mismatch("an intact .tar.gz", e);
+    let broken = |e: io::Error| place.mismatch("an intact .tar.gz", e);
     for entry in archive.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
         let name = entry.path().map_err(broken)?.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -94,8 +94,11 @@ fn unpack(path: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
         }
         entry.read_to_end(&mut bytes).map_err(broken)?;
         check_size(Place::array(path, &name), bytes.len() as u64)?;
-        batches.insert(name, bytes);
+        if batches.insert(name.clone(), bytes).is_some() {
+            return Err(place.mismatch("every batch once", format_args!("{name} twice")));
+        }
     }
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(broken)?; // reading it to its end checks the sum
     if batches.is_empty() {
         return Err(place.mismatch("data_batch_1.bin .. data_batch_5.bin (CIFAR-10's binary version)", "none in it"));
     }

@@ -65,6 +65,9 @@ pub enum Measured {
     Downsample(usize),
 }
 
+/// Factors of downsampling at most: the kernel has 16 f² elements.
+const LARGEST_FACTOR: usize = 64;
+
 /// The observations of N samples, checked: extents agree, and every number that counts is finite.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Observations {
@@ -78,7 +81,7 @@ impl Observations {
     /// Observations `y` with noise of standard deviation `noise` (one, or one for each), that are or will be in the file `path`.
     ///
     /// # Shapes
-    /// `y` (N, H, W, C) for a mask, (N, 1, 1, M) for a dense matrix, (N, H, W, 2) for k-space, (N, H / f, W / f, C)
+    /// `y` (N, H, W, C) for a mask or blur, (N, 1, 1, M) for a dense matrix, (N, H, W, 2) for k-space, (N, H / f, W / f, C)
     /// for downsampling; where a mask is 0, y is set to 0.
     ///
     /// # Errors
@@ -112,11 +115,16 @@ impl Observations {
                     return Err(at("kernel").mismatch("(1, h, w, 1)", format_args!("{:?}", kernel.shape)));
                 }
                 check_finite(at("kernel"), kernel)?;
+                if kernel.data.iter().all(|k| *k == 0.0) {
+                    return Err(at("kernel").mismatch("a number that is not 0", "none"));
+                }
             }
             Measured::Downsample(factor) => {
                 let within = |side: usize| side.checked_mul(*factor).is_some_and(|side| side <= LARGEST);
-                if *factor == 0 || !within(y.shape.h) || !within(y.shape.w) {
-                    let expected = format!("a factor of 1 or more, for images of at most {LARGEST} x {LARGEST} pixels");
+                if !(1..=LARGEST_FACTOR).contains(factor) || !within(y.shape.h) || !within(y.shape.w) {
+                    let expected = format!(
+                        "a factor from 1 to {LARGEST_FACTOR}, for images of at most {LARGEST} x {LARGEST} pixels"
+                    );
                     return Err(at("factor").mismatch(expected, factor));
                 }
             }
@@ -169,8 +177,11 @@ impl Observations {
                 let factor = npz.read("factor", &[DType::I64, DType::U8, DType::F32, DType::F64])?;
                 let shape = factor.shape_text();
                 let factor = match (factor.shape.len(), factor.data.into_f32().as_slice()) {
-                    (0 | 1, &[f]) if f.fract() == 0.0 && (1.0..=LARGEST as f32).contains(&f) => f as usize,
-                    (0 | 1, &[f]) => return Err(at("factor").mismatch("a whole number of 1 or more", f)),
+                    (0 | 1, &[f]) if f.fract() == 0.0 && (1.0..=LARGEST_FACTOR as f32).contains(&f) => f as usize,
+                    (0 | 1, &[f]) => {
+                        let expected = format!("a whole number from 1 to {LARGEST_FACTOR}");
+                        return Err(at("factor").mismatch(expected, f));
+                    }
                     _ => return Err(at("factor").mismatch("one number", shape)),
                 };
                 let [n, h, w, c] = extents(at("y"), "(N, H / factor, W / factor, C)", &y)?;

@@ -108,17 +108,19 @@ impl<B: TrainingOps> Run<'_, B> {
 
     /// Stops where the median of a batch's losses has been too large for some steps in a row. A network that has diverged is
     /// wrong about most samples, and stays so; a mean says less, as one draw far out (its target is x itself where σ is large)
-    /// raises it without limit, and would stop a run that the others are enough for.
+    /// raises it without limit, and would stop a run that the others are enough for. At the end of a lap one step is enough: no other
+    /// will tell.
     fn stop_if_diverged(&self, training: &mut Training, report: &StepReport, total: usize) -> Result<()> {
         let limit = self.config.laps.max_loss;
         training.too_large = if report.median_loss > limit { training.too_large + 1 } else { 0 };
-        if training.too_large < PATIENCE.min(total) {
+        let patience = if training.step == total { 1 } else { PATIENCE };
+        if training.too_large < patience {
             return Ok(());
         }
         let (lap, steps) = (self.state.lap, training.too_large);
         Err(Error::Diverged(format!(
-            "lap {lap}: after step {} the median loss of a batch is {:.3}, and was above laps.max_loss = {limit} for {steps} steps \
-             in a row: a learning rate too large, or most draws far out (sample.bound drops them)",
+            "lap {lap}: after step {} the median loss of a batch is {:.3}, and was above laps.max_loss = {limit} for {steps} \
+             steps in a row: a learning rate too large, or most draws far out (sample.bound drops them)",
             training.step, report.median_loss
         )))
     }

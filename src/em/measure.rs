@@ -40,6 +40,9 @@ impl<B: TrainingOps> Run<'_, B> {
     /// | `psnr` | of the mean of the draws of each held-out observation, in dB; the mean over observations |
     pub(super) fn measure(&mut self) -> Result<()> {
         let (start, lap) = (Instant::now(), self.state.lap);
+        if !self.lap()?.samples().exists() {
+            self.draw(lap)?;
+        }
         let count = prior_samples(&self.config, &self.problem);
         let failures = self.draw_prior(lap, count)?.failures.len();
         let prior = read(&self.lap()?.prior(), self.problem.image)?;

@@ -52,7 +52,8 @@ const BLOCKS: usize = 8;
 ///
 /// An operator differs from sample to sample, so y alone is not exchangeable, (y, A) is. Compared is the back-projection Aᵀ y, a
 /// function of both: for a mask it is y with 0 where nothing was measured, which tells the mask; for a matrix it turns every
-/// projection w into the statistic <A w, y>. Samples of the prior meet the operators of the observations in turn, so that the
+/// projection w into the statistic <A w, y>; what is the same for all samples (blur, downsampling) needs no A, and y or a
+/// multiple of Aᵀ y is compared. Samples of the prior meet the operators of the observations in turn, so that the
 /// operators of both sides are the same, and only x and noise differ.
 ///
 /// N numbers are some s²/N from their own distribution, which for a few hundred observations is more than the difference between

@@ -82,7 +82,8 @@ impl<'a> Masked<'a> {
         let (Some(mask), [sigma_y]) = (problem.mask(0), problem.observations.noise()) else { return None };
         let factor = gaussian.factor();
         let moves = |r: usize| (0..factor.rows()).any(|i| factor[(i, r)] != 0.0);
-        let fits = triangle(rank + 1) * mask.len() <= LARGEST;
+        let per_level = triangle(rank + 1) * mask.len() + factor.rows() * (rank + 1);
+        let fits = problem.levels() * per_level <= LARGEST;
         let applies = fits && factor.cols() == rank && rank < factor.rows() && (0..rank).all(moves);
         applies.then_some(Self { problem, sigma_y: *sigma_y, count })
     }

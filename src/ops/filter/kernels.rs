@@ -28,12 +28,12 @@ pub fn gaussian(size: usize, sigma: f64) -> Vec<f64> {
     normalised(outer(size, |a, b| weight(a) * weight(b)))
 }
 
-/// A straight motion of `size` pixels through the middle at uniform speed, at `degrees` from the horizontal, counter-clockwise:
-/// `size` x `size` numbers of sum 1, each point of the path shared among the four pixels around it.
+/// A straight motion of `size` pixels, one less if that is even, through the middle at uniform speed, at `degrees` from the
+/// horizontal, counter-clockwise: `size` x `size` numbers of sum 1, each point of the path shared among the four pixels around it.
 pub fn motion(size: usize, degrees: f64) -> Vec<f64> {
     let steps = 32 * size;
     let (sin, cos) = (degrees / 360.0 * TAU).sin_cos();
-    let (middle, reach) = ((size / 2) as f64, (size - 1) as f64 / 2.0);
+    let (middle, reach) = ((size / 2) as f64, ((size - 1) / 2) as f64);
     let mut kernel = vec![0.0; size * size];
     for step in 0..=steps {
         let along = reach * (2.0 * step as f64 / steps as f64 - 1.0);
@@ -120,5 +120,7 @@ mod tests {
         }
         let along_the_row = motion(5, 0.0);
         assert!((0..25).all(|i| (along_the_row[i] > 0.05) == (i / 5 == 2)), "{along_the_row:?}");
+        let even = motion(4, 0.0); // around element 2
+        assert!(even[8] < 1e-14 && (even[9] - even[11]).abs() < 1e-14 && even[10] > even[9], "{even:?}");
     }
 }
