@@ -1,13 +1,12 @@
 //! Masked k-space, blur and downsampling under a Gaussian prior, whose systems are small in frequencies: against dense algebra.
 
-use super::oracle::{assert_moments, normals, stream, with_threads};
+use super::oracle::{Exact, assert_moments, condition, normals, stream, with_threads};
 use diem::backend::reference::Reference;
 use diem::backend::{Backend, Shape};
 use diem::data::{Measured, Observations, Samples, corruption};
 use diem::diffusion::Gaussian;
-use diem::linalg::{Cholesky, Matrix};
+use diem::linalg::Matrix;
 use diem::prior::{Settings, Update, draw_posterior, fit, log_evidence};
-use std::f64::consts::TAU;
 use std::path::Path;
 
 /// What is measured.
@@ -74,32 +73,13 @@ fn dense(observations: &Observations, image: Shape, n: usize) -> (Matrix, Vec<f6
     (a, rows.iter().map(|&m| f64::from(y.row(n)[m])).collect())
 }
 
-/// Mean and covariance of x given y = A x + noise, and ln p(y), where σ_y² is large enough for dense algebra.
-fn exact(gaussian: &Gaussian, (a, y): (Matrix, Vec<f64>), sigma_y: f64) -> (Vec<f64>, Matrix, f64) {
-    let cov_x = gaussian.covariance();
-    let cov_y = a.congruence(&cov_x).plus(&Matrix::scaled_identity(y.len(), sigma_y * sigma_y));
-    let cholesky = Cholesky::new(cov_y).unwrap();
-    let cross = a.times(&cov_x);
-    let mut half = cross.clone();
-    cholesky.solve_lower(&mut half);
-    let residual: Vec<f64> = y.iter().zip(a.apply(gaussian.mean())).map(|(y, ax)| y - ax).collect();
-    let mut v = residual.clone();
-    cholesky.solve(&mut v);
-    let mean = gaussian.mean().iter().zip(cross.apply_transpose(&v)).map(|(m, k)| m + k).collect();
-    let explained = half.transpose_times(&half);
-    let distance: f64 = residual.iter().zip(v).map(|(r, v)| r * v).sum();
-    let log_evidence = -0.5 * (distance + cholesky.log_det() + y.len() as f64 * TAU.ln());
-    let d = gaussian.mean().len();
-    (mean, Matrix::from_fn(d, d, |i, j| cov_x[(i, j)] - explained[(i, j)]), log_evidence)
-}
-
 #[test]
 fn the_evidence_is_that_of_dense_algebra() {
     for (operator, image) in CASES {
         let gaussian = truth(image);
         for sigma_y in [1.0, 0.1, 1e-3] {
             let observations = observe(operator, &samples(&gaussian, image, 9), sigma_y);
-            let one = |n| exact(&gaussian, dense(&observations, image, n), sigma_y).2;
+            let one = |n| condition(&gaussian, dense(&observations, image, n), sigma_y).log_evidence;
             let expected = (0..9).map(one).sum::<f64>() / 9.0;
             let found = log_evidence(&gaussian, &observations, image).unwrap();
             // y is rounded to f32, 6e-8 of some 10, for both alike; S errs by 1e-15 of 100, which its inverse multiplies by 1e12
@@ -117,7 +97,7 @@ fn draws_have_the_posteriors_moments() {
         for sigma_y in [0.3, 1e-2] {
             let (observations, draws) = (observe(operator, &images, sigma_y), 10_000);
             let x = draw_posterior(&gaussian, &observations, image, 2 * draws..3 * draws, draws, stream()).unwrap();
-            let (mean, cov, _) = exact(&gaussian, dense(&observations, image, 2), sigma_y);
+            let Exact { mean, cov, .. } = condition(&gaussian, dense(&observations, image, 2), sigma_y);
             assert_moments(&x, &mean, &cov, 0.0);
         }
     }

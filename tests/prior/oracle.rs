@@ -104,8 +104,12 @@ pub struct Exact {
 }
 
 pub fn exact(gaussian: &Gaussian, observations: &Observations, n: usize) -> Exact {
-    let (a, y) = dense(observations, n);
-    let (cov_x, sigma_y) = (gaussian.covariance(), observations.noise()[0]);
+    condition(gaussian, dense(observations, n), observations.noise()[0])
+}
+
+/// Given y = A x + noise, where σ_y² is large enough for dense algebra.
+pub fn condition(gaussian: &Gaussian, (a, y): (Matrix, Vec<f64>), sigma_y: f64) -> Exact {
+    let (cov_x, d) = (gaussian.covariance(), gaussian.mean().len());
     let cov_y = a.congruence(&cov_x).plus(&Matrix::scaled_identity(y.len(), sigma_y * sigma_y));
     let cholesky = Cholesky::new(cov_y).unwrap();
     let cross = a.times(&cov_x); // (M, D)
@@ -118,7 +122,7 @@ pub fn exact(gaussian: &Gaussian, observations: &Observations, n: usize) -> Exac
     let explained = half.transpose_times(&half);
     let distance: f64 = residual.iter().zip(v).map(|(r, v)| r * v).sum();
     let log_evidence = -0.5 * (distance + cholesky.log_det() + y.len() as f64 * std::f64::consts::TAU.ln());
-    Exact { mean, cov: Matrix::from_fn(D, D, |i, j| cov_x[(i, j)] - explained[(i, j)]), log_evidence }
+    Exact { mean, cov: Matrix::from_fn(d, d, |i, j| cov_x[(i, j)] - explained[(i, j)]), log_evidence }
 }
 
 /// Panics unless mean and covariance of the rows of `x` are `mean` and `cov`, to five and a half standard errors of a Gaussian's
