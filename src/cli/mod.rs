@@ -54,7 +54,7 @@ enum Command {
     Bench(bench::Args),
     /// Show devices, what this build does, and a model's summary
     Info(info::Args),
-    /// Make an observation file from images or a random manifold: random pixels deleted, or random projections
+    /// Make an observation file from images or a random manifold: deleted pixels, random projections, k-space, blur, downsampling
     Observe(observe::Args),
     /// Test that posteriors are calibrated: coverage, ranks, TARP
     Calibrate(calibrate::Args),
