@@ -5,6 +5,7 @@ pub(crate) mod cuda;
 pub(crate) mod direct;
 pub(crate) mod epilogue;
 pub(crate) mod image;
+mod products;
 mod reference;
 mod transform;
 pub(crate) mod vjp_params;
