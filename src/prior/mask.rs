@@ -1,9 +1,9 @@
 //! A mask under a Gaussian prior: Woodbury's identity, accurate however small D and σ_y are.
 
 use super::system::System;
+use super::woodbury::Woodbury;
 use crate::diffusion::Gaussian;
-use crate::linalg::{Cholesky, Matrix, View, dot};
-use std::f64::consts::TAU;
+use crate::linalg::{Matrix, View, dot};
 
 /// S = E + U_o U_oᵀ with E = D_o + σ² I, of the observed elements o, whose noise has the variances σ² of their own.
 ///
@@ -20,9 +20,7 @@ pub(super) struct MaskSystem<'a> {
     gaussian: &'a Gaussian,
     observed: Vec<usize>, // (M)
     sigma: Vec<f64>,      // (M)
-    e: Vec<f64>,          // (M)
-    u: Matrix,            // (M, R), rows of U
-    k: Cholesky,          // of (R, R)
+    s: Woodbury,          // of E and the rows of U
     h: Vec<f64>,          // (D)
 }
 
@@ -35,26 +33,15 @@ impl<'a> MaskSystem<'a> {
         let sigma: Vec<f64> = observed.iter().map(|i| sigma_y * f64::from(mask[i / channels]).sqrt()).collect();
         let e: Vec<f64> = observed.iter().zip(&sigma).map(|(&i, sigma)| diag[i] + sigma * sigma).collect();
         let u = Matrix::from_fn(observed.len(), factor.cols(), |m, r| factor[(observed[m], r)]);
-        let scaled = Matrix::from_fn(observed.len(), factor.cols(), |m, r| u[(m, r)] / e[m]);
         let mut h = vec![1.0; diag.len()];
         observed.iter().zip(&sigma).zip(&e).for_each(|((&i, sigma), e)| h[i] = sigma * sigma / e);
-        let k = Cholesky::of_identity_plus(u.transpose_times(&scaled));
-        Self { gaussian, observed, sigma, e, u, k, h }
-    }
-
-    /// w, and r - U_o w.
-    fn regression(&self, r: &[f64]) -> (Vec<f64>, Vec<f64>) {
-        let scaled: Vec<f64> = r.iter().zip(&self.e).map(|(r, e)| r / e).collect();
-        let mut w = self.u.apply_transpose(&scaled);
-        self.k.solve(&mut w);
-        let left = r.iter().zip(self.u.apply(&w)).map(|(r, uw)| r - uw).collect();
-        (w, left)
+        Self { gaussian, observed, sigma, s: Woodbury::new(e, u), h }
     }
 
     /// Mean w and covariance K⁻¹ of the factors given the residuals of all D elements, of which only those observed count.
     pub fn factors(&self, residual: &[f64]) -> (Vec<f64>, Matrix) {
         let r: Vec<f64> = self.observed.iter().map(|&i| residual[i]).collect();
-        (self.regression(&r).0, self.k.inverse())
+        (self.s.regression(&r).0, self.s.k.inverse())
     }
 
     /// H U.
@@ -75,22 +62,19 @@ impl System for MaskSystem<'_> {
         self.observed.iter().map(|&i| x[i]).collect()
     }
     fn gain(&self, r: &[f64]) -> Vec<f64> {
-        let (w, left) = self.regression(r);
+        let (w, left) = self.s.regression(r);
         let mut x = self.gaussian.factor().apply(&w);
-        for ((&i, left), e) in self.observed.iter().zip(left).zip(&self.e) {
+        for ((&i, left), e) in self.observed.iter().zip(left).zip(&self.s.e) {
             x[i] += self.gaussian.diag()[i] / e * left;
         }
         x
     }
     fn log_density(&self, r: &[f64]) -> f64 {
-        let (w, left) = self.regression(r);
-        let distance: f64 = left.iter().zip(&self.e).map(|(left, e)| left * left / e).sum();
-        let log_det = self.e.iter().map(|e| (TAU * e).ln()).sum::<f64>() + self.k.log_det();
-        -0.5 * (distance + dot(&w, &w) + log_det)
+        self.s.log_density(r)
     }
     fn add_covariance_product(&self, v: &Matrix, product: &mut Matrix) {
         let hu = self.damped();
-        let along = v.times(&hu).times(&self.k.inverse()); // (L, R)
+        let along = v.times(&hu).times(&self.s.k.inverse()); // (L, R)
         product.add_product(1.0, View::of(&along), View::of(&hu).transpose());
         let d: Vec<f64> = self.gaussian.diag().iter().zip(&self.h).map(|(d, h)| d * h).collect();
         for l in 0..v.rows() {
@@ -100,6 +84,6 @@ impl System for MaskSystem<'_> {
     fn variance(&self) -> f64 {
         let hu = self.damped();
         let gram = hu.transpose_times(&hu);
-        dot(self.gaussian.diag(), &self.h) + dot(self.k.inverse().as_slice(), gram.as_slice())
+        dot(self.gaussian.diag(), &self.h) + dot(self.s.k.inverse().as_slice(), gram.as_slice())
     }
 }

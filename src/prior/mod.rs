@@ -18,6 +18,7 @@ mod rows;
 mod save;
 mod spectral;
 mod system;
+mod woodbury;
 
 pub use ddim::draw_posterior_ddim;
 pub use draw::{draw_posterior, draw_prior};

@@ -1,12 +1,12 @@
 //! A periodic filter under a Gaussian prior: Woodbury's identity, in the frequencies in which A Aᵀ is diagonal.
 
 use super::system::System;
+use super::woodbury::Woodbury;
 use crate::backend::Shape;
 use crate::data::observations::FilterF64;
 use crate::diffusion::Gaussian;
-use crate::linalg::{Cholesky, Matrix, View, dot};
+use crate::linalg::{Matrix, View, dot};
 use crate::ops::fourier::Transform;
-use std::f64::consts::TAU;
 
 /// S = A Σ Aᵀ + σ_y² I with Σ = δ I + U Uᵀ, in the basis Q of y: Q S Qᵀ = E + V Vᵀ, E = δ λ + σ_y² I, V = Q A U.
 ///
@@ -21,9 +21,7 @@ pub(super) struct SpectralSystem<'a> {
     transform: Transform<f64>,
     y: Shape,         // extents of an observation
     lambda: Vec<f64>, // (M)
-    e: Vec<f64>,      // (M)
-    v: Matrix,        // (M, R)
-    k: Cholesky,      // of (R, R)
+    s: Woodbury,      // of E and V
     sigma_y: f64,
 }
 
@@ -44,24 +42,13 @@ impl<'a> SpectralSystem<'a> {
         let columns: Vec<Vec<f64>> =
             (0..factor.cols()).map(|r| hartley(&transform, y, &operator.forward(&column(factor, r)))).collect();
         let v = Matrix::from_fn(y.row(), factor.cols(), |m, r| columns[r][m]);
-        let scaled = Matrix::from_fn(y.row(), factor.cols(), |m, r| v[(m, r)] / e[m]);
-        let k = Cholesky::of_identity_plus(v.transpose_times(&scaled));
-        Self { gaussian, operator, transform, y, lambda, e, v, k, sigma_y }
-    }
-
-    /// w, and r - V w.
-    fn regression(&self, r: &[f64]) -> (Vec<f64>, Vec<f64>) {
-        let scaled: Vec<f64> = r.iter().zip(&self.e).map(|(r, e)| r / e).collect();
-        let mut w = self.v.apply_transpose(&scaled);
-        self.k.solve(&mut w);
-        let left = r.iter().zip(self.v.apply(&w)).map(|(r, vw)| r - vw).collect();
-        (w, left)
+        Self { gaussian, operator, transform, y, lambda, s: Woodbury::new(e, v), sigma_y }
     }
 
     /// δ Aᵀ Qᵀ E⁻¹ z.
     fn back(&self, z: &[f64]) -> Vec<f64> {
         let delta = self.gaussian.diag()[0];
-        let scaled: Vec<f64> = z.iter().zip(&self.e).map(|(z, e)| delta * z / e).collect();
+        let scaled: Vec<f64> = z.iter().zip(&self.s.e).map(|(z, e)| delta * z / e).collect();
         self.operator.adjoint(&hartley(&self.transform, self.y, &scaled))
     }
 
@@ -89,19 +76,16 @@ impl System for SpectralSystem<'_> {
         hartley(&self.transform, self.y, &self.operator.forward(x))
     }
     fn gain(&self, r: &[f64]) -> Vec<f64> {
-        let (w, left) = self.regression(r);
+        let (w, left) = self.s.regression(r);
         let along = self.gaussian.factor().apply(&w);
         along.iter().zip(self.back(&left)).map(|(uw, x)| uw + x).collect()
     }
     fn log_density(&self, r: &[f64]) -> f64 {
-        let (w, left) = self.regression(r);
-        let distance: f64 = left.iter().zip(&self.e).map(|(left, e)| left * left / e).sum();
-        let log_det = self.e.iter().map(|e| (TAU * e).ln()).sum::<f64>() + self.k.log_det();
-        -0.5 * (distance + dot(&w, &w) + log_det)
+        self.s.log_density(r)
     }
     fn add_covariance_product(&self, v: &Matrix, product: &mut Matrix) {
         let hu = self.damped_factor();
-        let along = v.times(&hu).times(&self.k.inverse()); // (L, R)
+        let along = v.times(&hu).times(&self.s.k.inverse()); // (L, R)
         product.add_product(1.0, View::of(&along), View::of(&hu).transpose());
         let delta = self.gaussian.diag()[0];
         for l in 0..v.rows() {
@@ -111,9 +95,9 @@ impl System for SpectralSystem<'_> {
     }
     fn variance(&self) -> f64 {
         let (hu, delta) = (self.damped_factor(), self.gaussian.diag()[0]);
-        let known: f64 = self.lambda.iter().zip(&self.e).map(|(l, e)| delta * l / e).sum();
+        let known: f64 = self.lambda.iter().zip(&self.s.e).map(|(l, e)| delta * l / e).sum();
         let gram = hu.transpose_times(&hu);
-        delta * (hu.rows() as f64 - known) + dot(self.k.inverse().as_slice(), gram.as_slice())
+        delta * (hu.rows() as f64 - known) + dot(self.s.k.inverse().as_slice(), gram.as_slice())
     }
 }
 
