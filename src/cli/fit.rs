@@ -71,7 +71,9 @@ impl Args {
             run.say(&format!("{path}: continuing in lap {lap} of {laps}"))?;
         }
         run.finish()?;
-        say(out, format_args!("{path}: {laps} laps are done; the prior is lap-{laps:03}/model.safetensors"))?;
+        let model = format!("lap-{laps:03}/model.safetensors");
+        let prior = if directory.join(&model).exists() { &model } else { "gaussian.safetensors" };
+        say(out, format_args!("{path}: {laps} laps are done; the prior is {prior}"))?;
         Ok(Outcome::Done)
     }
 

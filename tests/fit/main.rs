@@ -251,6 +251,15 @@ fn a_warm_start_begins_with_the_draws_and_the_weights_of_a_checkpoint() {
     assert_eq!(home.read("warm/lap-000/model.safetensors"), home.read(model));
     assert_ne!(home.read("warm/lap-000/samples.npy"), home.read("run/lap-002/samples.npy")); // another lap, other noise
     assert!(home.run("fit one.toml --out warm").contains("complete"));
+    // without a lap the checkpoint is only measured; laps may follow
+    home.configure("none.toml", &[("count = 2", "count = 0")]);
+    let stdout = home.run(&format!("fit none.toml --out later --warm-start {model}"));
+    assert!(stdout.contains("the prior is lap-000/model.safetensors"), "{stdout}");
+    let lines = home.metrics("later");
+    assert!(lines.last().is_some_and(|line| line["phase"] == "lap" && line["lap"] == 0), "{lines:?}");
+    home.run("fit one.toml --out later");
+    home.assert_same("warm", "later", 1, "begun without a lap");
+    assert!(home.run("fit none.toml --out nothing").contains("the prior is gaussian.safetensors"));
     let (line, code) = home.fail("fit one.toml --out warm --warm-start run/lap-001/model.safetensors");
     assert!(line.contains("--warm-start") && code == 2, "{line}");
     // a Gaussian, or another network, gives draws only

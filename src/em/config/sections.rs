@@ -43,7 +43,7 @@ impl Default for HeldOut {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Laps {
-    /// Laps: an M step and an E step each. A finished run goes on with more.
+    /// Laps: an M step and an E step each. A finished run goes on with more; with 0 only what the laps would begin with is measured.
     pub count: usize,
     /// Training steps per lap.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,7 +91,7 @@ impl Laps {
         check("steps", self.steps.is_none() || self.epochs.is_none(), "steps or epochs", "both")?;
         check("steps", self.steps != Some(0), "at least 1", 0)?;
         check("epochs", self.epochs != Some(0), "at least 1", 0)?;
-        check("count", (1..1 << 12).contains(&self.count), "1 to 4095", self.count)?;
+        check("count", (0..1 << 12).contains(&self.count), "0 to 4095", self.count)?;
         check("lines", self.lines > 0, "at least 1", 0)?;
         check("keep", self.keep != Some(0), "at least 1", 0)?;
         let shares = [("max_dropped", self.max_dropped), ("max_breakdowns", self.max_breakdowns)];
