@@ -104,6 +104,27 @@ fn folded_is_textbook_for_every_heuristic() {
 }
 
 #[test]
+fn the_gaussian_covariance_stands_in_from_its_noise_level_on() {
+    let (backend, smooth, prior) = (Reference::new(), Smooth::new(IMAGE.row(), 0.3, 10), gaussian());
+    let measurement = measurement(&backend, 0.1, true);
+    let below = Covariance::TweedieBelow { sigma: 1.0, prior: &prior };
+    for (sigma, is) in [
+        (&[0.99][..], Covariance::Tweedie),
+        (&[1.0], Covariance::Prior(&prior)),
+        (&[1.0, 2.0, 5.0], Covariance::Prior(&prior)),
+        (&[0.2, 2.0, 5.0], Covariance::Tweedie),
+    ] {
+        let x_t = noisy(&backend, sigma);
+        let [found, expected] = [below, is].map(|covariance| {
+            let mut mmps = Mmps::new(&backend, &smooth, &measurement, solver(Krylov::Cg, 2, 0.0), covariance);
+            let x_hat = mmps.estimate(&backend, &x_t, sigma).unwrap();
+            (backend.to_vec(&x_hat).unwrap(), mmps.counts(&backend).unwrap().vjps)
+        });
+        assert!(found == expected, "sigma {sigma:?}");
+    }
+}
+
+#[test]
 fn vjps_are_counted() {
     let backend = Reference::new();
     let sigma = [0.7];

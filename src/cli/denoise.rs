@@ -175,7 +175,7 @@ impl<B: Ops> Call<'_, B> {
             each => index.iter().map(|&n| each[n]).collect(),
         };
         if let Some(PosteriorOf { observations, settings, prior, .. }) =
-            loaded.posterior(options.posterior.method.settings()?, 1)
+            loaded.posterior(options.posterior.method.settings()?, 1)?
         {
             let measurement = observations.bind(backend, &index, loaded.image, loaded.operator.as_ref())?;
             let plan = loaded.plan(Sampler::default(), STEPS)?;

@@ -73,9 +73,14 @@ impl<B: Ops> Loaded<B> {
     }
 
     /// How the observations are taken into account, `draws` samples each.
-    pub fn posterior(&self, settings: Settings, draws: usize) -> Option<PosteriorOf<'_>> {
+    ///
+    /// # Errors
+    /// When a Gaussian prior is asked for, and there is none.
+    pub fn posterior(&self, settings: Settings, draws: usize) -> Result<Option<PosteriorOf<'_>>> {
+        let Some(observations) = &self.observations else { return Ok(None) };
         let prior = self.prior.as_ref().map(|(gaussian, _)| gaussian).or(self.model.prior());
-        self.observations.as_ref().map(|observations| PosteriorOf { observations, draws, settings, prior })
+        settings.covariance(prior)?;
+        Ok(Some(PosteriorOf { observations, draws, settings, prior }))
     }
 }
 

@@ -121,13 +121,17 @@ pub struct MethodOptions {
     /// Covariance of x given x_t inside the solve
     #[arg(long, value_enum, default_value = "tweedie")]
     pub covariance: CovarianceKind,
+    /// Noise level from which on the Gaussian prior's covariance stands in for Tweedie's: far above the spread of the data they
+    /// agree, and a learned network's is least certain
+    #[arg(long, value_name = "SIGMA", value_parser = positive)]
+    pub prior_above: Option<f64>,
     /// Strength of dps, above 0 [default: 1]
     #[arg(long, value_parser = positive)]
     pub zeta: Option<f64>,
     /// Weight of the prior in diffpir, above 0 [default: 10]
     #[arg(long, value_parser = positive)]
     pub lambda: Option<f64>,
-    /// Gaussian checkpoint for --covariance prior, where the model has none of its own
+    /// Gaussian checkpoint for --covariance prior or --prior-above, where the model has none of its own
     #[arg(long, value_name = "G.safetensors")]
     pub prior_model: Option<PathBuf>,
 }
@@ -138,7 +142,7 @@ impl MethodOptions {
     /// # Errors
     /// When an option is for another method, or its value makes no sense.
     pub fn settings(&self) -> Result<Settings> {
-        let Self { method, solver, iterations, rtol, covariance, .. } = *self;
+        let Self { method, solver, iterations, rtol, covariance, prior_above, .. } = *self;
         let misplaced = |option: &str, of| Err(Error::mismatch(option, format!("--method {of}"), "another method"));
         if self.zeta.is_some() && method != Method::Dps {
             return misplaced("--zeta", "dps");
@@ -149,13 +153,20 @@ impl MethodOptions {
         if covariance != CovarianceKind::Tweedie && method != Method::Mmps {
             return misplaced("--covariance", "mmps");
         }
-        if self.prior_model.is_some() && covariance != CovarianceKind::Prior {
-            return Err(Error::mismatch("--prior-model", "--covariance prior with it", "another covariance"));
+        if prior_above.is_some() && method != Method::Mmps {
+            return misplaced("--prior-above", "mmps");
+        }
+        if prior_above.is_some() && covariance != CovarianceKind::Tweedie {
+            return Err(Error::mismatch("--prior-above", "--covariance tweedie", "another covariance"));
         }
         let Settings { zeta, lambda, .. } = Settings::default();
         let (zeta, lambda) = (self.zeta.unwrap_or(zeta), self.lambda.unwrap_or(lambda));
-        let settings = Settings { method, solver, iterations, rtol, covariance, zeta, lambda };
+        let settings = Settings { method, solver, iterations, rtol, covariance, prior_above, zeta, lambda };
         settings.check()?;
+        if self.prior_model.is_some() && settings.of_prior().is_none() {
+            let expected = "--covariance prior or --prior-above with it";
+            return Err(Error::mismatch("--prior-model", expected, "neither"));
+        }
         Ok(settings)
     }
 }

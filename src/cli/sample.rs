@@ -75,6 +75,7 @@ impl Args {
         let loaded = Loaded::open(backend, &self.model, &self.posterior, None, false)?;
         let plan = loaded.plan(sampler, self.sampler.steps)?;
         let draws = self.draws.unwrap_or(1);
+        let posterior = loaded.posterior(settings, draws)?;
         let shape = loaded.image.with_n(self.total(&loaded, draws)?);
 
         let mut folder = match Folder::claim(&self.out, self.identity(&loaded, device, sampler, shape)?, shape)? {
@@ -92,7 +93,7 @@ impl Args {
             plan: &plan,
             stream: Stream::new(self.seed, Purpose::Start),
             image: loaded.image,
-            posterior: loaded.posterior(settings, draws),
+            posterior,
             operator: loaded.operator.as_ref(),
         };
         self.draw(&sampling, &mut folder, shape, loaded.largest_array(), out)?;

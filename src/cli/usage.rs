@@ -10,7 +10,7 @@ use clap::{ArgMatches, Command};
 const COMPANIONS: &[(&[&str], &str)] = &[
     (&["observations"], "operator"),
     (&["operator", "method", "solver", "iterations", "rtol", "covariance"], "observations"),
-    (&["zeta", "lambda", "prior_model", "draws"], "observations"),
+    (&["prior_above", "zeta", "lambda", "prior_model", "draws"], "observations"),
     (&["dimension"], "manifold"),
     (&["vjp"], "vjp_out"),
     (&["vjp_out"], "vjp"),

@@ -10,7 +10,6 @@ use crate::diffusion::samplers::Plan;
 use crate::metrics::FeatureMoments;
 use crate::ops::TrainingOps;
 use crate::ops::noise::{Purpose, Stream};
-use crate::posterior::CovarianceKind;
 use crate::run::digest;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -158,8 +157,8 @@ fn check_settings(config: &Config, problem: &Problem) -> Result<()> {
 fn warm(path: &Path, problem: &Problem, config: &Config) -> Result<String> {
     let checkpoint = Checkpoint::open(path)?;
     checkpoint.check_image(problem.image)?;
-    if config.sample.covariance == CovarianceKind::Prior && checkpoint.covariance().is_none() {
-        let expected = "tensors mean, diag and factor, for covariance \"prior\"";
+    if config.sample.settings().of_prior().is_some() && checkpoint.covariance().is_none() {
+        let expected = "tensors mean, diag and factor: the Gaussian prior that [sample] asks for";
         return Err(Error::mismatch(format_args!("--warm-start {}", path.display()), expected, "none"));
     }
     let levels = |m: &Metadata| (m.sigma_min, m.sigma_max);

@@ -21,16 +21,32 @@ pub enum Covariance<'a> {
     Prior(&'a Gaussian),
     /// 0: x_t says all about x.
     Zero,
+    /// Tweedie's below noise level `sigma`, that of a Gaussian prior from there on.
+    ///
+    /// Far above the spread of the data x_t hardly tells one x from another, and V\[x | x_t\] is about the prior's for any prior. A
+    /// network's σ² J = σ² (1 + σ ∂net)/(1 + σ²) asks for a ∂net that is right to 1/σ there: where it is not, the system is not
+    /// positive, and a solve breaks down or throws its sample far out.
+    TweedieBelow {
+        /// From where on it is the prior's.
+        sigma: f64,
+        /// The Gaussian prior.
+        prior: &'a Gaussian,
+    },
 }
 
 impl Covariance<'_> {
-    /// V at σ, one value or one for each sample; `None` for Tweedie's, which takes VJPs.
+    /// V at σ, one value or one for each sample; `None` for Tweedie's, which takes VJPs. Tweedie's it is too where a limit lies
+    /// between the samples' σ.
     pub(super) fn heuristic<B: Backend>(self, backend: &B, sigma: &[f64]) -> Option<Heuristic<B>> {
         match self {
             Self::Tweedie => None,
             Self::Sigma => Some(Heuristic::isotropic(backend, sigma, |sigma| sigma * sigma)),
             Self::Unit => Some(Heuristic::isotropic(backend, sigma, |sigma| sigma * sigma / (1.0 + sigma * sigma))),
             Self::Prior(gaussian) => Some(Heuristic::Dplr(gaussian.posterior_covariance(backend, sigma))),
+            Self::TweedieBelow { sigma: limit, prior } if sigma.iter().all(|sigma| *sigma >= limit) => {
+                Self::Prior(prior).heuristic(backend, sigma)
+            }
+            Self::TweedieBelow { .. } => None,
             Self::Zero => Some(Heuristic::isotropic(backend, sigma, |_| 0.0)),
         }
     }

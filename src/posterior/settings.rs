@@ -57,6 +57,9 @@ pub struct Settings {
     pub rtol: f64,
     /// V\[x | x_t\] in the system of MMPS.
     pub covariance: CovarianceKind,
+    /// σ_t from which on [`CovarianceKind::Prior`] stands in for [`CovarianceKind::Tweedie`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prior_above: Option<f64>,
     /// Strength ζ of DPS.
     pub zeta: f64,
     /// Weight λ of the prior in DiffPIR.
@@ -71,6 +74,7 @@ impl Default for Settings {
             iterations: 1,
             rtol: 1e-3,
             covariance: CovarianceKind::default(),
+            prior_above: None,
             zeta: 1.0,
             lambda: 10.0,
         }
@@ -92,15 +96,23 @@ impl Settings {
         if !(0.0..1.0).contains(&self.rtol) {
             return Err(Error::mismatch("--rtol", "0 or more and below 1", self.rtol));
         }
-        for (option, value) in [("--zeta", self.zeta), ("--lambda", self.lambda)] {
+        let prior_above = self.prior_above.map(|sigma| ("--prior-above", sigma));
+        for (option, value) in [("--zeta", self.zeta), ("--lambda", self.lambda)].into_iter().chain(prior_above) {
             if !(value > 0.0 && value.is_finite()) {
                 return Err(Error::mismatch(option, "a positive number", value));
             }
         }
         Ok(())
     }
+    /// The option that asks for a Gaussian prior, if one does.
+    pub fn of_prior(&self) -> Option<&'static str> {
+        match self.covariance {
+            CovarianceKind::Prior => Some("--covariance prior"),
+            _ => self.prior_above.map(|_| "--prior-above"),
+        }
+    }
     /// The posterior denoiser of `measurement`, whose rows are the samples of the batch, for the steps of `plan`; `prior` is the
-    /// Gaussian that [`CovarianceKind::Prior`] asks for.
+    /// Gaussian that [`Settings::of_prior`] asks for.
     ///
     /// # Errors
     /// Those of [`Settings::check`], and when the prior is needed and missing.
@@ -127,16 +139,24 @@ impl Settings {
         })
     }
 
-    fn covariance<'a>(&self, prior: Option<&'a Gaussian>) -> Result<Covariance<'a>> {
+    /// V\[x | x_t\] in the system of MMPS.
+    ///
+    /// # Errors
+    /// When it needs a Gaussian prior, and there is none.
+    pub fn covariance<'a>(&self, prior: Option<&'a Gaussian>) -> Result<Covariance<'a>> {
+        let needed = || {
+            let expected = "a model with a fitted Gaussian (tensors mean, diag, factor), or --prior-model";
+            prior.ok_or_else(|| Error::mismatch(self.of_prior().unwrap_or_default(), expected, "neither"))
+        };
         Ok(match self.covariance {
-            CovarianceKind::Tweedie => Covariance::Tweedie,
+            CovarianceKind::Tweedie => match self.prior_above {
+                Some(sigma) => Covariance::TweedieBelow { sigma, prior: needed()? },
+                None => Covariance::Tweedie,
+            },
             CovarianceKind::Sigma => Covariance::Sigma,
             CovarianceKind::Unit => Covariance::Unit,
             CovarianceKind::Zero => Covariance::Zero,
-            CovarianceKind::Prior => Covariance::Prior(prior.ok_or_else(|| {
-                let expected = "a model with a fitted Gaussian (tensors mean, diag, factor), or --prior-model";
-                Error::mismatch("--covariance prior", expected, "neither")
-            })?),
+            CovarianceKind::Prior => Covariance::Prior(needed()?),
         })
     }
 }

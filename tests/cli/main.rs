@@ -233,8 +233,13 @@ fn a_gaussian_checkpoint_is_a_model_and_a_prior() {
     home.observe();
     let line = "sample --model MODEL --observations y.npz --operator mask --covariance prior --steps 2 --out p";
     assert!(home.refuse(line).contains("--prior-model"));
+    assert!(!home.path("p").exists(), "a folder that no run can use is not claimed");
     let refusal = home.refuse(&format!("{line} --prior-model g.safetensors"));
     assert!(refusal.contains("g.safetensors"), "{refusal}");
+    let line = line.replace("--covariance prior", "--prior-above 1");
+    assert!(home.refuse(&line).contains("--prior-above: expected a model with a fitted Gaussian"));
+    assert!(home.refuse(&format!("{line} --covariance unit")).contains("--prior-above: expected --covariance tweedie"));
+    assert!(home.refuse(&format!("{line} --method dps")).contains("--prior-above: expected --method mmps"));
 }
 
 #[test]

@@ -27,6 +27,7 @@ const MMPS: Settings = Settings {
     iterations: 2,
     rtol: 1e-3,
     covariance: CovarianceKind::Tweedie,
+    prior_above: None,
     zeta: 1.0,
     lambda: 10.0,
 };
@@ -77,7 +78,7 @@ where
     let mask = backend.upload(IMAGE.with_n(1).with_c(1), &mask);
     let operator = Box::new(PixelMask::new(mask, IMAGE).unwrap());
     let measurement = Measurement::new(backend, &test(IMAGE, 2), &[0.05], operator).unwrap();
-    let mut estimator = settings.estimator(backend, &gaussian, &measurement, None, &plan(sampler)).unwrap();
+    let mut estimator = settings.estimator(backend, &gaussian, &measurement, Some(&gaussian), &plan(sampler)).unwrap();
     let (x_0, failures) = draw(backend, sampler, &mut *estimator, progress);
     assert_eq!(failures, []);
     assert!(x_0.iter().all(|x| x.is_finite()));
@@ -86,10 +87,11 @@ where
 
 #[test]
 fn replayed_steps_have_the_bits_of_eager_ones() {
-    for sampler in SAMPLERS {
+    let switched = Settings { prior_above: Some(0.5), ..MMPS }; // steps of two kinds
+    for (sampler, settings) in SAMPLERS.into_iter().flat_map(|sampler| [(sampler, MMPS), (sampler, switched)]) {
         let (eager, recorded) = (device(false), device(true));
-        let expected = posterior(&eager, sampler, MMPS, &mut |_| ());
-        assert_eq!(posterior(&recorded, sampler, MMPS, &mut |_| ()), expected, "{sampler:?}");
+        let expected = posterior(&eager, sampler, settings, &mut |_| ());
+        assert_eq!(posterior(&recorded, sampler, settings, &mut |_| ()), expected, "{sampler:?}");
         let updates = if matches!(sampler, Sampler::Pc { .. }) { 2 * STEPS } else { STEPS };
         assert_eq!(recorded.driver().counters().graphs, updates - 1, "{sampler:?}: all steps but the first");
         assert_eq!(eager.driver().counters().graphs, 0);

@@ -219,8 +219,12 @@ fn images_are_compared_in_the_features_of_garments() {
 #[test]
 fn the_emulated_gpu_learns_as_the_cpu_does() {
     let home = Home::new();
-    let few =
-        [("steps = 8", "steps = 2"), ("bound = 6.0\n", ""), ("count = 2", "count = 1"), ("steps = 60", "steps = 11")];
+    let few = [
+        ("steps = 8", "steps = 4\nprior_above = 1.0"),
+        ("bound = 6.0\n", ""),
+        ("count = 2", "count = 1"),
+        ("steps = 60", "steps = 11"),
+    ];
     home.configure("config.toml", &few);
     for device in ["cpu", "emulated"] {
         home.run(&format!("fit config.toml --device {device} --out {device}"));

@@ -79,6 +79,8 @@ fn wrong_configurations_and_directories_are_refused_in_one_line() {
     for (change, line, parts) in [
         (("steps = 8", "stpes = 8"), "--out new", ["line 23", "steps (the closest key)"]),
         (("[laps]", "[lapse]"), "--out new", ["laps (the closest key)", "lapse"]),
+        (("draws = 2", "draws = 2\nprior_above = -1.0"), "--out new", ["--prior-above", "a positive number"]),
+        (("draws = 2", "draws = 2\nprior_above = 1.0\ncovariance = \"unit\""), "--out new", ["prior_above", "tweedie"]),
         (("lines = 6", "colour = 6"), "--out new", ["one of count", "colour"]),
         (("steps = 8", "steps = \"8\""), "--out new", ["line 23", "invalid type"]),
         (("steps = 8", "steps = 8 8"), "--out new", ["line 23", "quoted"]),

@@ -123,6 +123,7 @@ pub fn mmps<D: Denoiser<Reference>>(
                 (0..d).for_each(|i| sum.solve(v.row_mut(i)));
                 v
             }
+            Covariance::TweedieBelow { .. } => unreachable!("at every noise level it is one of the others"),
         };
         let noise = Matrix::scaled_identity(a.rows(), measurement.variance[0]);
         let v = solve(&a.times(&v).times(&a_t).plus(&noise), residual.row(n), solver.iterations);

@@ -34,6 +34,9 @@ pub struct Sample {
     pub rtol: f64,
     /// Covariance of x given x_t inside the solve; prior is the Gaussian fitted to the draws of the lap before.
     pub covariance: CovarianceKind,
+    /// Noise level from which on that Gaussian's stands in for Tweedie's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prior_above: Option<f64>,
     /// Strength of dps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zeta: Option<f64>,
@@ -64,6 +67,7 @@ impl Default for Sample {
             iterations,
             rtol,
             covariance,
+            prior_above: None,
             zeta: None,
             lambda: None,
             draws: 1,
@@ -93,6 +97,8 @@ impl Sample {
         check("lambda", self.lambda.is_none() || self.method == Method::Diffpir, "method diffpir", "another")?;
         let plain = self.covariance == CovarianceKind::Tweedie;
         check("covariance", plain || self.method == Method::Mmps, "method mmps", "another")?;
+        let own = plain && self.method == Method::Mmps;
+        check("prior_above", self.prior_above.is_none() || own, "method mmps and covariance tweedie", "others")?;
         check("draws", self.draws > 0, "at least 1", 0)?;
         check("batch", self.batch != Some(0), "at least 1", 0)?;
         check("bound", self.bound.is_none_or(|b| b > 0.0), "a number above 0", format_args!("{:?}", self.bound))?;
@@ -108,8 +114,8 @@ impl Sample {
     /// The posterior denoiser.
     pub fn settings(&self) -> posterior::Settings {
         let default = posterior::Settings::default();
-        let Self { method, solver, iterations, rtol, covariance, .. } = *self;
+        let Self { method, solver, iterations, rtol, covariance, prior_above, .. } = *self;
         let (zeta, lambda) = (self.zeta.unwrap_or(default.zeta), self.lambda.unwrap_or(default.lambda));
-        posterior::Settings { method, solver, iterations, rtol, covariance, zeta, lambda }
+        posterior::Settings { method, solver, iterations, rtol, covariance, prior_above, zeta, lambda }
     }
 }
