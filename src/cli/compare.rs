@@ -1,16 +1,19 @@
 //! `diem compare`: the paper's comparisons, one subcommand for each.
 
 use super::options::{count, positive};
+use super::progress::Progress;
 use super::{Outcome, refuse_existing, say};
-use crate::Result;
 use crate::compare::figure2::{HEURISTICS, Level, Scene};
 use crate::data::{atomic, picture};
 use crate::metrics::SinkhornSettings;
 use crate::plot::curves::{Curve, logarithmic};
+use crate::{Error, Result};
 use clap::{Subcommand, ValueEnum};
-use serde_json::json;
-use std::io::Write;
-use std::path::PathBuf;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Options of `diem compare`.
@@ -43,12 +46,40 @@ struct Figure2 {
     /// Weight of the entropy in the optimal transport
     #[arg(long, default_value_t = 1e-3, value_parser = positive)]
     lambda: f64,
-    /// File to write; a chart is written beside it, .png
+    /// File to write; a chart is written beside it, .png. After an interruption the same command goes on
     #[arg(long, value_name = "FIGURE.json", default_value = "figure2.json")]
     out: PathBuf,
     /// Writes over files that are there
     #[arg(long)]
     force: bool,
+}
+
+/// What an interrupted comparison has found so far.
+#[derive(Serialize, Deserialize)]
+struct Part {
+    /// The options that the levels depend on.
+    of: Value,
+    /// Those of the first curve, then of the next.
+    levels: Vec<Level>,
+}
+
+impl Part {
+    fn new(of: Value) -> Self {
+        Self { of, levels: Vec::new() }
+    }
+    /// What is there of the comparison `of`, if anything is.
+    fn read(path: &Path, of: &Value) -> Result<Option<Self>> {
+        let text = match fs::read_to_string(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(|e| Error::io(path, "read", e))?,
+        };
+        let part: Self = serde_json::from_str(&text)
+            .map_err(|e| Error::mismatch(path.display(), "a part of a comparison (or --force)", e))?;
+        if part.of != *of {
+            return Err(Error::mismatch(path.display(), format_args!("a part of {of} (or --force)"), part.of));
+        }
+        Ok(Some(part))
+    }
 }
 
 /// What the numbers are.
@@ -73,34 +104,42 @@ impl Figure2 {
             [&self.out, &chart].into_iter().try_for_each(|path| refuse_existing(path))?;
         }
         let settings = SinkhornSettings { lambda: self.lambda, ..SinkhornSettings::default() };
-        let (start, mut levels) = (Instant::now(), Vec::new());
-        for seed in 0..self.seeds as u64 {
-            let scene = Scene::new(seed)?;
-            for (level, sigma) in self.sigmas.iter().enumerate() {
-                levels.push(scene.compare(level, *sigma, self.points, settings)?);
-            }
-            let seconds = start.elapsed().as_secs_f64();
-            let _ = writeln!(std::io::stderr(), "{} of {} curves in {seconds:.0} s", seed + 1, self.seeds); // nobody may listen
+        let of = json!({"points": self.points, "sigmas": self.sigmas, "sinkhorn": settings});
+        let path = self.out.with_extension("part.json");
+        let mut part = if self.force { None } else { Part::read(&path, &of)? }.unwrap_or_else(|| Part::new(of));
+        let (start, before, total) = (Instant::now(), part.levels.len(), self.seeds * self.sigmas.len());
+        let mut progress = Progress::of(total, before, String::new(), "noise levels", "levels/s");
+        for i in before..total {
+            let (scene, level) = (Scene::new((i / self.sigmas.len()) as u64)?, i % self.sigmas.len());
+            part.levels.push(scene.compare(level, self.sigmas[level], self.points, settings)?);
+            atomic::write(&path, |w| serde_json::to_writer(w, &part).map_err(Into::into))?;
+            progress.update((i + 1) as f64);
         }
-        let seconds = start.elapsed().as_secs_f64();
-        self.tell(&levels, out)?;
+        progress.finish();
+        let levels = &part.levels[..total];
+        self.tell(levels, out)?;
         let all = || levels.iter().flat_map(|level| level.divergences).flatten();
         let open = all().filter(|divergence| !divergence.converged).count();
         let worst = all().map(|divergence| divergence.error).fold(0.0, f64::max);
         say(
             out,
             format_args!(
-                "{seconds:.0} s; {open} of {} not solved to {:e} of the mass, the worst to {worst:.1e}",
+                "{open} of {} not solved to {:e} of the mass, the worst to {worst:.1e}",
                 all().count(),
                 settings.tolerance
             ),
         )?;
+        let seconds = start.elapsed().as_secs_f64();
+        say(out, format_args!("{} of {total} noise levels took {seconds:.0} s", total - before.min(total)))?;
         let report = json!({
             "command": "compare figure2", "figure": FIGURE, "seeds": self.seeds, "points": self.points, "sinkhorn": settings,
-            "heuristics": HEURISTICS, "levels": levels, "seconds": seconds,
+            "heuristics": HEURISTICS, "levels": levels,
         });
-        picture::write(&chart, &self.chart(&levels)?)?;
+        picture::write(&chart, &self.chart(levels)?)?;
         atomic::write(&self.out, |w| writeln!(w, "{report:#}"))?;
+        fs::remove_file(&path)
+            .or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) })
+            .map_err(|e| Error::io(&path, "remove", e))?;
         Ok(Outcome::Done)
     }
 

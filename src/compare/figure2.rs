@@ -54,7 +54,7 @@ pub struct Scene {
 }
 
 /// The result at one noise level: the authors' figure of every one of [`HEURISTICS`], where it has a posterior.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Level {
     /// Which curve, projection and observation.
     pub seed: u64,

@@ -179,7 +179,7 @@ fn open_metrics(path: &Path, counted: u64) -> Result<File> {
 /// | `prior.npy` | samples of the prior |
 /// | `preview.png`, `prior.png` | observations with their draws; samples of the prior |
 /// | `corner.png` | of vectors: the prior's marginals over the truth's |
-/// | `.draws`, `.prior` | while they are being drawn: [`crate::run::Folder`] |
+/// | `.samples`, `.prior` | where these are drawn, and afterwards what they are of: [`crate::run::Folder`] |
 pub struct Lap(PathBuf);
 
 impl Lap {

@@ -62,3 +62,27 @@ fn figure_2_is_a_table_a_file_and_a_chart() {
     assert!(home.refuse("compare figure2 --points 0").contains("--points"));
     assert!(home.refuse("compare").contains("command"));
 }
+
+#[test]
+fn figure_2_goes_on_where_it_was_killed() {
+    let home = Home::new();
+    let line = "compare figure2 --seeds 2 --points 80 --sigmas 0.1 0.5 1 --out";
+    home.run(&format!("{line} whole.json"));
+    // a process that is given more time each time comes to an end
+    let kills = home.kill_until_done(&format!("{line} cut.json"), (0..200).map(|patience| 20 + 5 * patience));
+    assert!(kills > 2, "{kills}: too few to tell");
+    assert!(home.read("cut.json") == home.read("whole.json") && home.read("cut.png") == home.read("whole.png"));
+    assert!(!home.path("cut.part.json").exists());
+    // a part of another comparison is not gone on with, nor lost
+    std::fs::write(home.path("cut.part.json"), r#"{"of": {"points": 9}, "levels": []}"#).unwrap();
+    std::fs::remove_file(home.path("cut.json")).unwrap();
+    std::fs::remove_file(home.path("cut.png")).unwrap();
+    let refusal = home.refuse(&format!("{line} cut.json"));
+    assert!(
+        refusal.contains("cut.part.json: expected a part of {") && refusal.contains("found {\"points\":9}"),
+        "{refusal}"
+    );
+    assert!(home.path("cut.part.json").exists());
+    home.run(&format!("{line} cut.json --force"));
+    assert!(home.read("cut.json") == home.read("whole.json"));
+}

@@ -41,7 +41,7 @@ pub struct Transport {
 }
 
 /// A number of several transports, and how well they were solved.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Divergence {
     /// The number.
     pub value: f64,
