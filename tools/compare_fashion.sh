@@ -45,9 +45,14 @@ fit clean tweedie 0.25 0 --warm-start trained/model.safetensors
 # a row of the table: what it is, its run, and the lap, the last by default
 row() {
     awk -v name="$1" -v lap="${3:-}" '
-        function number(key) { return match($0, "\"" key "\":[-+.e0-9]+") ? substr($0, RSTART + length(key) + 3, RLENGTH - length(key) - 3) : "-" }
+        function number(key) {
+            return match($0, "\"" key "\":[-+.e0-9]+") ? substr($0, RSTART + length(key) + 3, RLENGTH - length(key) - 3) : "-"
+        }
         /"phase":"lap"/ && (lap == "" || number("lap") == lap) { l = number("lap"); f = number("frechet"); p = number("psnr"); c = number("crps") }
-        END { printf "| %s | %s | %.1f | %.2f | %.4f |\n", name, l, f, p, c }' "$2/metrics.jsonl"
+        END {
+            if (l == "") print "| " name " | stopped | - | - | - |"
+            else printf "| %s | %s | %.1f | %.2f | %.4f |\n", name, l, f, p, c
+        }' "$2/metrics.jsonl"
 }
 echo "$COUNT images, 64 of them held out; FD-garments of 1,000 samples of the prior against the $COUNT; PSNR of one draw, in dB"
 echo
