@@ -38,9 +38,9 @@ fit half tweedie 0.5 "$LAPS"
 fit three-quarters tweedie 0.75 "$LAPS"
 
 echo '{"kind": "unet", "in_channels": 1, "out_channels": 1, "channels": [32, 64], "blocks": [1, 1], "heads": [0, 4], "emb": 64}' >unet.json
-"$diem" train --data clean.npy --held-out 64 --model unet.json --out trained --epochs $((EPOCHS * LAPS)) --batch 64 \
+"$diem" train --data clean.npy --held-out 64 --model unet.json --out "trained-$LAPS" --epochs $((EPOCHS * LAPS)) --batch 64 \
     --lr 1e-3 --lr-end 1e-5 --schedule linear --ema 0.99 --dropout 0 >&2
-fit clean tweedie 0.25 0 --warm-start trained/model.safetensors
+fit "clean-$LAPS" tweedie 0.25 0 --warm-start "trained-$LAPS/model.safetensors"
 
 # a row of the table: what it is, its run, and the lap, the last by default
 row() {
@@ -64,4 +64,4 @@ for covariance in tweedie prior unit sigma zero; do
 done
 row "tweedie, 50% deleted" half
 row "tweedie, 25% deleted" three-quarters
-row "the network trained on clean images" clean
+row "the network trained on clean images" "clean-$LAPS"
