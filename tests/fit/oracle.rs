@@ -91,7 +91,9 @@ fn every_lap_is_an_iteration_of_em_up_to_its_maximum() {
     // Tweedie's covariance is an estimate of the same one; far above the spread of the data, where the network's need not be
     // positive, 9% of the solves would break down by lap 6, and throw draws out to hundreds
     fs::write(home.path("tweedie.toml"), GAUSSIAN.replace("covariance = \"prior\"", "prior_above = 1.0")).unwrap();
-    ["prior", "tweedie"].iter().for_each(|name| _ = home.run(&format!("fit {name}.toml")));
+    let plain = GAUSSIAN.replace("covariance = \"prior\"", "").replace("count = 6", "count = 3");
+    fs::write(home.path("plain.toml"), plain).unwrap();
+    ["prior", "tweedie", "plain"].iter().for_each(|name| _ = home.run(&format!("fit {name}.toml")));
     // EM in closed form, for as many iterations as the first prior and the laps together
     let em = |iterations: usize| {
         let settings = prior::Settings { rank: 3, iterations, tolerance: 0.0, ..prior::Settings::default() };
@@ -104,7 +106,8 @@ fn every_lap_is_an_iteration_of_em_up_to_its_maximum() {
     let error = distance(&maximum.covariance(), &truth);
     assert!(error < 0.1, "the maximum is {error} from the truth");
     let found = |run: &str, lap: usize| moments(&home.path(&format!("{run}/lap-{lap:03}/prior.npy")));
-    for (run, lap) in ["prior", "tweedie"].into_iter().flat_map(|run| (0..=6).map(move |lap| (run, lap))) {
+    let runs = [("prior", 6), ("tweedie", 6), ("plain", 3)];
+    for (run, lap) in runs.into_iter().flat_map(|(run, laps)| (0..=laps).map(move |lap| (run, lap))) {
         // 4096 draws to learn from and 4096 of the prior err by 2.5% each, and carry the error of the laps before; 2M-SDE's 32
         // steps lose 4% of a variance
         let error = distance(&found(run, lap).1, &em(1 + lap).covariance());
