@@ -1,4 +1,4 @@
-//! Models on the CPU: the network that ships with the project denoises, and each sample has its own bits.
+//! Models on the CPU: networks trained in PyTorch and by this project denoise, and each sample has its own bits.
 
 use diem::backend::cpu::{Cpu, Options};
 use diem::backend::{Array, Backend, Keep, Shape};
@@ -10,35 +10,52 @@ use diem::ops::Vector;
 use diem::ops::noise::{Noise, Purpose, Stream};
 use std::path::Path;
 
-fn asset(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("assets").join(name)
+fn open(name: &str) -> Checkpoint {
+    Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
 fn cpu() -> Cpu {
     Cpu::new(Options { threads: 2, poison: true, ..Options::default() }).unwrap()
 }
 
+/// The first four test images that ship with the project.
+fn images(backend: &Cpu) -> <Cpu as Backend>::Tensor {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/fashion-test.npy");
+    let shape = Shape::new(4, 32, 32, 1);
+    backend.upload(shape, &npy::read(&path, &[DType::F32]).unwrap().data.into_f32()[..shape.len()])
+}
+
+/// RMSE of what `denoiser` makes of the images and noise of standard deviation `sigma`.
+fn rmse(backend: &Cpu, denoiser: &impl Denoiser<Cpu>, sigma: f64) -> f64 {
+    let clean = images(backend);
+    let noise = backend.noise_normal(clean.shape(), Stream::new(1, Purpose::Test), &[0, 1, 2, 3]);
+    let x_t = backend.linear_combination(&[(1.0, &clean), (sigma, &noise)]);
+    let condition = denoiser.condition(backend, &[sigma], Keep::Nothing);
+    let (x_hat, _) = denoiser.forward(backend, &x_t, &condition, Keep::Nothing);
+    let error = backend.to_vec(&backend.linear_combination(&[(1.0, &x_hat), (-1.0, &clean)])).unwrap();
+    (error.iter().map(|e| e * e).sum::<f64>() / error.len() as f64).sqrt()
+}
+
 #[test]
-fn the_shipped_network_denoises() {
+fn a_network_trained_in_pytorch_denoises() {
     let backend = cpu();
-    let images = npy::read(&asset("fashion-test.npy"), &[DType::F32]).unwrap();
-    let n = 4;
-    let shape = Shape::new(n, 32, 32, 1);
-    let x = images.data.into_f32()[..shape.len()].to_vec();
-    let model = Checkpoint::open(&asset("fashion-small.safetensors"))
-        .and_then(|checkpoint| Model::load(&backend, &checkpoint, shape, false))
-        .unwrap();
-    let clean = backend.upload(shape, &x);
-    let noise = backend.noise_normal(shape, Stream::new(1, Purpose::Test), &[0, 1, 2, 3]);
+    let checkpoint = open("tests/golden/fashion-small.safetensors");
+    let model = Model::load(&backend, &checkpoint, Shape::new(4, 32, 32, 1), false).unwrap();
     for sigma in [0.1, 0.5, 2.0] {
-        let x_t = backend.linear_combination(&[(1.0, &clean), (sigma, &noise)]);
-        let condition = model.condition(&backend, &[sigma], Keep::Nothing);
-        let (x_hat, _) = model.forward(&backend, &x_t, &condition, Keep::Nothing);
-        let error = backend.linear_combination(&[(1.0, &x_hat), (-1.0, &clean)]);
-        let squares = backend.to_vec(&error).unwrap().iter().map(|e| e * e).sum::<f64>();
-        let rmse = (squares / shape.len() as f64).sqrt();
+        let rmse = rmse(&backend, &model, sigma);
         // at least half of the noise is gone, where a wrong network adds its own: the images' deviation is 1.3
         assert!(rmse < sigma / 2.0, "RMSE {rmse} at noise {sigma}");
+    }
+}
+
+#[test]
+fn the_shipped_network_denoises_better_than_the_gaussian_prior_that_it_was_learned_from() {
+    let backend = cpu();
+    let model = Model::load(&backend, &open("assets/fashion-75.safetensors"), Shape::new(4, 32, 32, 1), false).unwrap();
+    let gaussian = model.prior().expect("a learned checkpoint has the prior of lap 0");
+    for sigma in [0.1, 0.5, 2.0] {
+        let [learned, gaussian] = [rmse(&backend, &model, sigma), rmse(&backend, gaussian, sigma)];
+        assert!(learned < gaussian, "RMSE {learned} at noise {sigma}, the Gaussian's {gaussian}");
     }
 }
 

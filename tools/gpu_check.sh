@@ -39,7 +39,7 @@ build() {
     for name in $SANITIZED; do
         grep -qx "$name: test" <<<"$listed" || { echo "there is no test $name" && return 1; }
     done
-    cp tools/gpu_check.sh tools/gpu_report.py assets/fashion-small.safetensors assets/fashion-test.npy "$folder"
+    cp tools/gpu_check.sh tools/gpu_report.py assets/fashion-75.safetensors assets/fashion-test.npy "$folder"
     cp tools/peers/bench_azula.py tools/peers/unet_torch.py "$folder/peers"
     python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest "$folder/wheels" "$AZULA"
     {
@@ -157,7 +157,7 @@ part_step_f32() { bench --precision f32 --model cifar --init-seed 0 --batch "$BA
 
 # 8 draws of each of 32 images with a quarter of their pixels, on the GPU and on the CPU.
 part_sample() {
-    local run=(./diem sample --model fashion-small.safetensors --observations "$WORK/observed.npz" --operator mask
+    local run=(./diem sample --model fashion-75.safetensors --observations "$WORK/observed.npz" --operator mask
         --iterations 2 --sampler 2m-sde --steps 32 --draws 8)
     ./diem observe --input fashion-test.npy --out "$WORK/observed.npz" --keep 0.25
     "${run[@]}" --device "$DEVICE" --precision bf16 --out "$WORK/sample_bf16"

@@ -70,7 +70,7 @@ fn wrong_arguments_and_files_are_refused_in_one_line() {
         ("sample --model MODEL --out r --device gpu", ["--device", "cuda:INDEX"]),
         ("sample --model MODEL --out r --device cuda:99", ["--device", "cuda"]),
         ("sample --model MODEL --out r --device cpu --precision bf16", ["--precision", "bf16"]),
-        ("sample --model MODEL --out r --size 9", ["fashion-small.safetensors", "multiples of 2"]),
+        ("sample --model MODEL --out r --size 9", ["fashion-75.safetensors", "multiples of 2"]),
         ("sample --model MODEL --out r --size 0", ["--size", "'0'"]),
         ("sample --model MODEL", ["--out", "found no such option"]),
         ("sample --model none.safetensors --out r", ["none.safetensors", "cannot"]),
