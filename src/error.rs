@@ -65,6 +65,14 @@ impl Error {
         }
     }
 
+    /// What training says of a value that is not finite, as the reason to stop.
+    pub fn diverged(self) -> Self {
+        match self {
+            error @ Self::NonFinite { .. } => Self::Diverged(error.to_string()),
+            error => error,
+        }
+    }
+
     /// An [`Error::Mismatch`].
     pub fn mismatch(place: impl ToString, expected: impl ToString, found: impl ToString) -> Self {
         Self::Mismatch { place: place.to_string(), expected: expected.to_string(), found: found.to_string() }

@@ -121,6 +121,8 @@ fn what_cannot_be_learned_is_refused() {
     home.run(&format!("{mlp} {data} --out run"));
     let told = home.refuse(&format!("{mlp} {data} --lr 0.5 --out run"));
     assert!(told.contains("--out run: belongs to another run: expected settings"), "{told}");
+    let (told, code) = home.fail(&format!("{mlp} {data} --lr 1e30 --out diverged"));
+    assert!(told.contains("non-finite value") && code == 3, "{told}: {code}");
     npy::write(&home.path("nan.npy"), &Array::f32(&[8, 4], vec![f32::NAN; 32])).unwrap();
     assert!(
         home.refuse(&format!("{mlp} --data nan.npy --batch 8 --out other")).contains("non-finite value in nan.npy")

@@ -7,11 +7,12 @@ use super::options::{
     DeviceOptions, MethodOptions, ModelOptions, PosteriorOptions, SamplerOptions, count, sampler_settings, unit,
 };
 use super::progress::Progress;
-use super::{Outcome, refuse_existing, say};
+use super::{Outcome, chart_beside, refuse_existing, say};
 use crate::data::{Observations, Samples, atomic, corruption, images, picture};
 use crate::diffusion::samplers::Plan;
 use crate::diffusion::{Model, Tabulated};
 use crate::metrics::Calibration;
+use crate::metrics::calibration::FEWEST_RANKS;
 use crate::ops::Ops;
 use crate::ops::noise::{Purpose, Stream};
 use crate::plot;
@@ -33,10 +34,10 @@ pub struct Args {
     #[arg(long, value_name = "TRUTH.npy")]
     truth: Option<PathBuf>,
     /// Truths, at most: each is observed once
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = count)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = truths)]
     count: usize,
     /// Samples of the posterior of each observation
-    #[arg(long, value_name = "N", default_value_t = 31, value_parser = count)]
+    #[arg(long, value_name = "N", default_value_t = 31, value_parser = draws)]
     draws: usize,
     /// The posteriors are rejected where calibrated ones would look as bad with less than this probability
     #[arg(long, value_name = "P", default_value_t = 0.01, value_parser = unit)]
@@ -60,6 +61,15 @@ pub struct Args {
     force: bool,
 }
 
+/// With fewer the histograms of ranks have one bin, and their tests cannot fail.
+fn truths(text: &str) -> std::result::Result<usize, String> {
+    count(text).ok().filter(|&n| n >= FEWEST_RANKS).ok_or_else(|| format!("a whole number from {FEWEST_RANKS} on"))
+}
+
+fn draws(text: &str) -> std::result::Result<usize, String> {
+    count(text).ok().filter(|&n| n >= 2).ok_or_else(|| "a whole number from 2 on".to_owned())
+}
+
 struct Calibrate<'a> {
     args: &'a Args,
     out: &'a mut dyn Write,
@@ -81,16 +91,23 @@ impl Args {
     /// # Errors
     /// In one line: options or files that do not fit, a device that failed.
     pub fn run(&self, out: &mut dyn Write) -> Result<Outcome> {
+        let chart = chart_beside(&self.out)?;
         if !self.force {
-            [&self.out, &self.out.with_extension("png")].into_iter().try_for_each(|path| refuse_existing(path))?;
+            [&self.out, &chart].into_iter().try_for_each(|path| refuse_existing(path))?;
         }
         self.device.run(Calibrate { args: self, out })
     }
 
     fn run_on<B: Ops>(&self, backend: &B, device: &About, out: &mut dyn Write) -> Result<Outcome> {
         let (sampler, settings) = (self.sampler.sampler()?, self.method.settings()?);
+        settings.check_sampler(sampler)?;
         let selection = images::Selection { count: Some(self.count), size: None };
         let truth = self.truth.as_deref().map(|path| images::read(path, selection)).transpose()?;
+        if let (Some(truth), Some(path)) = (&truth, &self.truth)
+            && truth.shape.n < FEWEST_RANKS
+        {
+            return Err(Error::mismatch(path.display(), format_args!("at least {FEWEST_RANKS} truths"), truth.shape.n));
+        }
         let posterior = PosteriorOptions { observations: None, operator: None, method: self.method.clone() };
         let loaded = Loaded::open(backend, &self.model, &posterior, truth.as_ref().map(|x| x.shape), true)?;
         let plan = loaded.plan(sampler, self.sampler.steps)?;
@@ -146,7 +163,7 @@ impl Args {
         report["calibration"] = json!(calibration);
         report["p_value"] = calibration.p_value().into();
         report["calibrated"] = calibrated.into();
-        picture::write(&self.out.with_extension("png"), &plot::calibration::draw(&calibration)?)?;
+        picture::write(&chart_beside(&self.out)?, &plot::calibration::draw(&calibration)?)?;
         atomic::write(&self.out, |w| writeln!(w, "{report:#}"))?;
         let verdict = if calibrated { "calibrated" } else { "NOT calibrated" };
         let (p, tests) = (calibration.p_value(), calibration.ranks.len() + 1);

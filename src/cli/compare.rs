@@ -2,7 +2,7 @@
 
 use super::options::{count, positive};
 use super::progress::Progress;
-use super::{Outcome, refuse_existing, say};
+use super::{Outcome, chart_beside, refuse_existing, say};
 use crate::compare::figure2::{HEURISTICS, Level, Scene};
 use crate::data::{atomic, picture};
 use crate::metrics::SinkhornSettings;
@@ -99,7 +99,7 @@ impl Args {
 
 impl Figure2 {
     fn run(&self, out: &mut dyn Write) -> Result<Outcome> {
-        let chart = self.out.with_extension("png");
+        let chart = chart_beside(&self.out)?;
         if !self.force {
             [&self.out, &chart].into_iter().try_for_each(|path| refuse_existing(path))?;
         }

@@ -57,8 +57,12 @@ impl Args {
             refuse_existing(&self.out)?;
             self.vjp_out.as_deref().map_or(Ok(()), refuse_existing)?;
         }
+        if self.vjp_out.as_ref() == Some(&self.out) {
+            return Err(Error::mismatch("--vjp-out", "another file than --out", self.out.display()));
+        }
         let x_t = read(&self.input)?;
         let n = x_t.shape.n;
+        self.check_prior_above()?;
         if self.sigma.len() != 1 && self.sigma.len() != n {
             return Err(Error::mismatch("--sigma", format!("1 value, or {n} as --input has"), self.sigma.len()));
         }
@@ -73,6 +77,18 @@ impl Args {
             ));
         }
         self.device.run(Denoise { args: self, x_t, u, out })
+    }
+
+    /// A batch has one covariance (a sampler's samples are all at one σ), and no result may depend on the batch.
+    fn check_prior_above(&self) -> Result<()> {
+        let limit = self.posterior.method.settings()?.prior_above.unwrap_or(0.0);
+        let above = self.sigma.iter().filter(|&&sigma| sigma >= limit).count();
+        match above == 0 || above == self.sigma.len() {
+            true => Ok(()),
+            false => {
+                Err(Error::mismatch("--sigma", format_args!("all below --prior-above {limit}, or all above"), "both"))
+            }
+        }
     }
 
     fn run_on<B: Ops>(
@@ -90,13 +106,14 @@ impl Args {
         let call = Call { backend, loaded: &loaded, options: self, x_t, u };
         let (x_hat, g) = call.all()?;
         write(&self.out, x_t.shape, x_hat.clone())?;
-        if let Some((path, g)) = self.vjp_out.as_deref().zip(g) {
-            write(path, x_t.shape, g)?;
+        if let Some((path, g)) = self.vjp_out.as_deref().zip(g.as_ref()) {
+            write(path, x_t.shape, g.clone())?;
         }
         say(out, format_args!("{}: {n} samples", self.out.display()))?;
-        let failed = x_hat.chunks(x_t.shape.row()).filter(|x| !x.iter().all(|x| x.is_finite())).count();
+        let results = x_hat.chunks(x_t.shape.row()).chain(g.iter().flat_map(|g| g.chunks(x_t.shape.row())));
+        let failed = results.filter(|x| !x.iter().all(|x| x.is_finite())).count();
         if failed > 0 {
-            say(out, format_args!("{failed} samples are not finite"))?;
+            say(out, format_args!("{failed} of the results are not finite"))?;
             return Ok(Outcome::NonFinite);
         }
         Ok(Outcome::Done)

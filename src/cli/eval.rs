@@ -30,7 +30,7 @@ pub struct Args {
     #[arg(long, value_name = "X.npy")]
     truth: Option<PathBuf>,
     /// Black pixels to add around every image of the reference and the truth
-    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
+    #[arg(long, value_name = "PIXELS", default_value_t = 0, value_parser = super::images::pad)]
     pad: usize,
     /// Random projections of the sliced Wasserstein distance
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = count)]
@@ -65,17 +65,20 @@ impl Args {
         if failures > 0 {
             table.put("not_finite", json!(failures), format_args!("{failures}, which are left out"))?;
         }
-        if finite.shape.n < 2 {
+        let enough = finite.shape.n >= 2;
+        if !enough && (reference.is_some() || truth.is_none()) {
             return Err(Error::mismatch(
                 self.samples.display(),
                 "at least two samples that are finite",
                 finite.shape.n,
             ));
         }
-        let summary = Summary::of(&finite);
-        summary.tell("samples", &mut table)?;
-        if let Some(reference) = &reference {
-            self.compare(&finite, &summary, reference, &mut table)?;
+        if enough {
+            let summary = Summary::of(&finite);
+            summary.tell("samples", &mut table)?;
+            if let Some(reference) = &reference {
+                self.compare(&finite, &summary, reference, &mut table)?;
+            }
         }
         if let Some(truth) = &truth {
             let found = restoration(&samples, truth).map_err(|e| e.within(self.samples.display()))?;

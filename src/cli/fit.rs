@@ -8,7 +8,7 @@ use crate::backend::timed::Timed;
 use crate::em::{Config, Run, Start, Task, Watch};
 use crate::ops::TrainingOps;
 use crate::{Error, Result};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// Options of `diem fit`.
@@ -119,7 +119,11 @@ impl Watch for Teller<'_> {
             progress.finish();
         }
     }
+    /// Hours of work do not end because nobody reads on (`diem fit .. | head -1`).
     fn say(&mut self, line: &str) -> Result<()> {
-        say(self.out, line)
+        match say(self.out, line) {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => Ok(()),
+            result => result,
+        }
     }
 }

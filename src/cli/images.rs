@@ -16,8 +16,13 @@ pub struct ImageOptions {
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
     size: Option<u32>,
     /// Black pixels to add around every image: 2 makes 32x32 of 28x28
-    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
+    #[arg(long, value_name = "PIXELS", default_value_t = 0, value_parser = pad)]
     pad: usize,
+}
+
+/// Pixels around an image: as many as a picture may have a side.
+pub fn pad(text: &str) -> std::result::Result<usize, String> {
+    text.parse().ok().filter(|&n| n <= 4096).ok_or_else(|| "a whole number from 0 to 4096".to_owned())
 }
 
 impl ImageOptions {

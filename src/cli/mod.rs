@@ -139,6 +139,15 @@ fn say(out: &mut dyn Write, line: impl std::fmt::Display) -> Result<()> {
     writeln!(out, "{line}").map_err(|e| Error::io("standard output", "write", e))
 }
 
+/// The chart beside a file of results, which must not be the file itself.
+fn chart_beside(out: &std::path::Path) -> Result<std::path::PathBuf> {
+    let chart = out.with_extension("png");
+    if chart == out {
+        return Err(Error::mismatch("--out", "a .json file, beside which the chart is written", out.display()));
+    }
+    Ok(chart)
+}
+
 /// Refuses to write over a file.
 fn refuse_existing(path: &std::path::Path) -> Result<()> {
     if path.exists() {

@@ -64,6 +64,9 @@ impl Args {
         if preview == self.out {
             return Err(Error::mismatch("--out", "a .npz file", self.out.display()));
         }
+        if let Some(truth) = self.truth.as_ref().filter(|truth| [&self.out, &preview].contains(truth)) {
+            return Err(Error::mismatch("--truth", "another file than --out and its preview", truth.display()));
+        }
         [Some(&self.out), Some(&preview), self.truth.as_ref()]
             .into_iter()
             .flatten()

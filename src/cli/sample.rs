@@ -72,6 +72,7 @@ impl Args {
     fn run_on<B: Ops>(&self, backend: &B, device: &About, out: &mut dyn Write) -> Result<Outcome> {
         let sampler = self.sampler.sampler()?;
         let settings = self.posterior.method.settings()?;
+        settings.check_sampler(sampler)?;
         let loaded = Loaded::open(backend, &self.model, &self.posterior, None, false)?;
         let plan = loaded.plan(sampler, self.sampler.steps)?;
         let draws = self.draws.unwrap_or(1);

@@ -276,10 +276,11 @@ impl Args {
         let mut progress = Progress::new(trainer.total_steps() as usize * batch, trainer.steps() as usize * batch);
         let (mut saved, mut epoch_began) = (Instant::now(), Instant::now());
         while trainer.steps() < trainer.total_steps() {
-            let report = trainer.step(data, run)?;
+            let report = trainer.step(data, run).map_err(Error::diverged)?;
             progress.update_with((trainer.steps() as usize * batch) as f64, &format!("loss {:.4}", report.loss));
             if report.ends_epoch {
-                let held_out_loss = (!held_out.is_empty()).then(|| trainer.held_out_loss(held_out, run)).transpose()?;
+                let held_out_loss = (!held_out.is_empty()).then(|| trainer.held_out_loss(held_out, run));
+                let held_out_loss = held_out_loss.transpose().map_err(Error::diverged)?;
                 let epoch = Epoch::new(trainer.epoch_means(), report.lr, held_out_loss, epoch_began.elapsed());
                 folder.log(&epoch)?;
                 (last, epoch_began) = (Some(epoch), Instant::now());

@@ -48,6 +48,11 @@ pub struct Selection {
 /// which are no image in [-2, 2].
 pub fn read(path: &Path, selection: Selection) -> Result<Samples<f32>> {
     let count = selection.count.unwrap_or(usize::MAX);
+    if selection.size.is_some() && (cifar::is_cifar(path) || !(path.is_dir() || is_picture(path))) {
+        return Err(
+            Place::file(path).mismatch("PNG or JPEG files, which can be resized (--size)", "images of one size")
+        );
+    }
     let images = if cifar::is_cifar(path) {
         cifar::read(path, count)?
     } else if path.is_dir() {
@@ -164,7 +169,7 @@ fn read_npy(path: &Path, count: usize) -> Result<Samples<f32>> {
     };
     if let Some(i) = data.iter().position(|x| x.is_nan() || x.abs() > 4.0) {
         return Err(match data[i].is_finite() {
-            true => place.mismatch("floats in [-2, 2] (or uint8)", data[i]),
+            true => place.mismatch("images in [-2, 2] (floats up to 4 in magnitude, or uint8)", data[i]),
             false => Error::NonFinite { place: format!("{place}, image {}", i / shape.row()) },
         });
     }

@@ -77,6 +77,8 @@ impl Config {
         self.model.fill_in().map_err(|e| e.within("[model]"))?;
         self.sample.fill_in().map_err(|e| e.within("[sample]"))?;
         self.laps.fill_in().map_err(|e| e.within("[laps]"))?;
+        let largest = i64::MAX as u64; // TOML's integers have a sign
+        check("seed", self.seed <= largest, &format!("at most {largest}"), self.seed)?;
         check("observations.count", self.observations.count.is_none_or(|n| n > 0), "at least 1", 0)?;
         let HeldOut { fraction, file, truth } = &self.heldout;
         check("heldout.fraction", (0.0..1.0).contains(fraction), "0 or more and below 1", fraction)?;

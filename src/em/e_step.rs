@@ -128,6 +128,9 @@ impl<B: TrainingOps> Run<'_, B> {
     /// The prior of lap 0 is the Gaussian, unless a checkpoint was the warm start; that of every other lap is its network.
     fn draw_under_prior_of(&mut self, lap: usize, of: Of, out: &Path) -> Result<Summary> {
         let gaussian = lap == 0 && !self.directory.lap(0)?.model().exists();
+        if gaussian && self.state.identity.warm_start.is_some() {
+            return Err(Error::mismatch("--warm-start", "the checkpoint, whose copy was interrupted", "none"));
+        }
         if gaussian { self.draw_from_gaussian(of, out) } else { self.draw_from_network(lap, of, out) }
     }
 

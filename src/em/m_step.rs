@@ -7,7 +7,7 @@ use crate::data::Checkpoint;
 use crate::ops::TrainingOps;
 use crate::ops::noise::Stream;
 use crate::prior::{self, ppca};
-use crate::train::{EpochMeans, Initial, StepReport, Trainer};
+use crate::train::{self, EpochMeans, Initial, StepReport, Trainer};
 use crate::{Error, Result};
 use serde_json::json;
 use std::time::Instant;
@@ -22,13 +22,15 @@ impl<B: TrainingOps> Run<'_, B> {
         let draws = self.draws(lap - 1)?;
         let stream = self.stream(lap);
         let prior::Settings { rank, floor, .. } = self.config.gaussian;
-        let gaussian = ppca(&mut &draws.training, rank, floor, stream)?;
+        // the draws that sample.bound has dropped may leave fewer than these
+        let left = draws.training.len().saturating_sub(1).max(1);
+        let gaussian = ppca(&mut &draws.training, rank.min(left), floor, stream)?;
         let backend = self.backend;
         let checkpoint = self.first_weights(lap)?;
         let initial = checkpoint.as_ref().map_or(Initial::Seed(self.config.seed), Initial::Checkpoint);
         let total = self.steps(&draws);
         backend.release()?; // what sampling has held
-        let settings = self.config.train.clone();
+        let settings = train::Settings { batch: self.batch(&draws), ..self.config.train.clone() };
         let mut trainer = Trainer::new(backend, &self.metadata, self.problem.image, settings, initial, total as u64)?;
         drop(checkpoint);
         let mut training = self.state.training.take().unwrap_or_default();
@@ -57,9 +59,14 @@ impl<B: TrainingOps> Run<'_, B> {
         Ok((lap > 1 || same).then_some(checkpoint))
     }
 
+    /// Draws of a training step.
+    fn batch(&self, draws: &Draws) -> usize {
+        self.config.train.batch.min(draws.training.len()).max(1)
+    }
+
     /// Training steps of this lap.
     fn steps(&self, draws: &Draws) -> usize {
-        let per_epoch = draws.training.len() / self.config.train.batch;
+        let per_epoch = draws.training.len() / self.batch(draws);
         self.config.laps.steps.or(self.config.laps.epochs.map(|epochs| epochs * per_epoch)).unwrap_or(per_epoch).max(1)
     }
 
@@ -80,13 +87,13 @@ impl<B: TrainingOps> Run<'_, B> {
         let mut saved = Instant::now();
         while training.step < total {
             let start = Instant::now();
-            let report = trainer.step(&draws.training, stream).map_err(diverged)?;
+            let report = trainer.step(&draws.training, stream).map_err(Error::diverged)?;
             training.step += 1;
             self.stop_if_diverged(training, &report, total)?;
             let last = training.step == total;
             let heldout = match training.step.is_multiple_of(every) || last {
                 true if !draws.heldout.is_empty() => {
-                    Some(trainer.held_out_loss(&draws.heldout, stream).map_err(diverged)?)
+                    Some(trainer.held_out_loss(&draws.heldout, stream).map_err(Error::diverged)?)
                 }
                 _ => None,
             };
@@ -139,13 +146,5 @@ impl<B: TrainingOps> Run<'_, B> {
         self.state.seconds += training.seconds;
         training.seconds = 0.0;
         Ok(())
-    }
-}
-
-/// What training says of a loss that is not finite, as the reason to stop.
-fn diverged(e: Error) -> Error {
-    match e {
-        e @ Error::NonFinite { .. } => Error::Diverged(e.to_string()),
-        e => e,
     }
 }

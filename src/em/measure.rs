@@ -82,7 +82,7 @@ impl<B: TrainingOps> Run<'_, B> {
             numbers.put("held_out_loss", loss);
         }
         if let Some(truth) = &self.problem.heldout_truth {
-            numbers.put("psnr", psnr(truth, &path, first, sample.draws)?);
+            numbers.put("psnr", psnr(truth, &path, first, sample)?);
         }
         Ok(())
     }
@@ -164,11 +164,14 @@ pub(super) fn chi_square(observations: &Observations, path: &Path, first: usize,
     Ok(sum / count as f64)
 }
 
-/// [`restoration`]'s PSNR by the `draws` draws of each image, which begin at number `first` of observations in the file.
-fn psnr(truth: &Samples<f32>, path: &Path, first: usize, draws: usize) -> Result<f64> {
+/// [`restoration`]'s PSNR by the draws of each image, which begin at number `first` of observations in the file; those out of
+/// bounds count no more than those that are not finite.
+fn psnr(truth: &Samples<f32>, path: &Path, first: usize, sample: &Sample) -> Result<f64> {
+    let Sample { draws, bound, .. } = *sample;
     let mut file = NpyReader::open(path)?;
     let mut x = Samples::new(truth.shape.with_n(truth.shape.n * draws), vec![0.0; truth.data.len() * draws]);
     file.read(first * draws, &mut x.data)?;
+    x.data.chunks_exact_mut(truth.shape.row()).filter(|x| !bounded(x, bound)).for_each(|x| x.fill(f32::NAN));
     match restoration(&x, truth) {
         Ok(restoration) => Ok(restoration.psnr),
         Err(Error::NonFinite { .. }) => Ok(f64::NAN), // of no image a draw

@@ -60,7 +60,9 @@ impl<'a, B: TrainingOps> Run<'a, B> {
         let fresh = State::new(identity);
         let found = Directory::inspect(start.out, &config, &fresh)?;
         let lap = found.as_ref().map_or(0, |state| state.lap);
-        disk::check(start.out, need(&config, &problem, &metadata, lap))?;
+        if lap <= config.laps.count {
+            disk::check(start.out, need(&config, &problem, &metadata, lap, &disk::Written::of(start.out, lap)))?;
+        }
         let (directory, state) = Directory::claim(start.out, &config, fresh)?;
         let truth_features = None;
         let run = Self { backend, config, problem, metadata, plan, directory, state, truth_features, watch };
@@ -180,15 +182,16 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     crate::data::atomic::write_bytes(to, &bytes)
 }
 
-/// Bytes that the laps from `lap` on will write: those of samples that are kept, and of the weights.
-fn need(config: &Config, problem: &Problem, metadata: &Metadata, lap: usize) -> u64 {
+/// Bytes that the laps from `lap` on will write beside what is there: those of samples that are kept, and of the weights.
+fn need(config: &Config, problem: &Problem, metadata: &Metadata, lap: usize, written: &disk::Written) -> u64 {
     let row = 4 * problem.image.row() as u64;
     let draws = (problem.observations.len() * config.sample.draws) as u64 * row;
     let prior = prior_samples(config, problem) as u64 * row;
     let rank = config.gaussian.rank as u64 + 2;
     let weights = 4 * metadata.layout().elements() as u64 + rank * row;
-    let laps = (config.laps.count + 1).saturating_sub(lap) as u64;
-    let kept = config.laps.keep.map_or(laps, |keep| laps.min(keep as u64 + 1));
+    let laps = (config.laps.count + 1).saturating_sub(lap);
+    // a lap's samples are removed when those of a later one are there
+    let kept = config.laps.keep.map_or(laps, |keep| laps.min((keep + 1).saturating_sub(written.earlier).max(1)));
     let trainer = 2 * 4 * 4 * metadata.layout().elements() as u64; // one, and the next while it is written
-    kept * draws + laps * (prior + weights) + trainer
+    (kept as u64 * draws + laps as u64 * (prior + weights) + trainer).saturating_sub(written.bytes)
 }

@@ -3,7 +3,7 @@
 use super::solvers::{Krylov, Solver};
 use super::{Covariance, Diffpir, Dps, Mmps, Posterior, Tmpd, pgdm};
 use crate::backend::Backend;
-use crate::diffusion::samplers::Plan;
+use crate::diffusion::samplers::{Plan, Sampler};
 use crate::diffusion::{Denoiser, Gaussian};
 use crate::operators::Measurement;
 use crate::ops::least_squares::COLUMNS;
@@ -103,6 +103,19 @@ impl Settings {
             }
         }
         Ok(())
+    }
+    /// Refuses a sampler that the method is not made for: DPS moves x_s by ζ in each step of the reverse process, and of a
+    /// correction (PC), which takes the estimate with another weight, its paper says nothing.
+    ///
+    /// # Errors
+    /// Names the sampler.
+    pub fn check_sampler(&self, sampler: Sampler) -> Result<()> {
+        match (self.method, sampler) {
+            (Method::Dps, Sampler::Pc { .. }) => {
+                Err(Error::mismatch("--method dps", "a sampler without corrections", "--sampler pc"))
+            }
+            _ => Ok(()),
+        }
     }
     /// The option that asks for a Gaussian prior, if one does.
     pub fn of_prior(&self) -> Option<&'static str> {

@@ -51,7 +51,7 @@ const KNOWN: &[Known] = &[
         title: "Residual of the draws",
         y: "χ² per measurement",
         note: "‖y - A x‖²/(M σ²): 1 on average for exact draws. A check of consistency, no evidence.",
-        series: &[("lap", "chi2", "held out"), ("sample", "chi2", "training")],
+        series: &[("lap", "chi2", "held out"), ("sample", "chi2", "all")],
     },
     Known {
         title: "Variance of the prior",

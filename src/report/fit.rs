@@ -21,7 +21,7 @@ const SHOWN: usize = 11;
 
 /// Whether this is such a directory.
 pub fn is_run(path: &Path) -> bool {
-    ["config.toml", "state.json", "metrics.jsonl"].iter().any(|name| path.join(name).is_file())
+    ["config.toml", "state.json"].iter().any(|name| path.join(name).is_file())
 }
 
 /// Reads what is there.

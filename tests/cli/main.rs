@@ -1,4 +1,4 @@
-//! The command line end to end: results, resuming, refusals. The shipped network runs on 8 x 8 pixels.
+//! The command line end to end: results, resuming, refusals. The network, trained in PyTorch, runs on 8 x 8 pixels.
 
 #[cfg(feature = "emulator")]
 mod device;
@@ -105,11 +105,11 @@ fn a_killed_run_continues_to_the_same_bits() {
     assert!(!home.path("cut/samples.partial.npy").exists());
 }
 
-/// Writes the shipped network with some parameters changed: `change` gets a name and its values.
+/// Writes the network with some parameters changed: `change` gets a name and its values.
 fn changed_model(path: &Path, change: impl Fn(&str, f64) -> f64) {
-    let shipped = Checkpoint::open(Path::new(MODEL)).unwrap();
-    let (backend, layout) = (diem::backend::reference::Reference::new(), shipped.metadata().layout());
-    let values = |spec| shipped.parameter(&backend, spec).iter().copied().collect::<Vec<f64>>();
+    let network = Checkpoint::open(Path::new(MODEL)).unwrap();
+    let (backend, layout) = (diem::backend::reference::Reference::new(), network.metadata().layout());
+    let values = |spec| network.parameter(&backend, spec).iter().copied().collect::<Vec<f64>>();
     let tensors: Vec<(String, Vec<usize>, Vec<f32>)> = layout
         .specs()
         .iter()
@@ -119,7 +119,7 @@ fn changed_model(path: &Path, change: impl Fn(&str, f64) -> f64) {
         })
         .collect();
     let views = tensors.iter().map(|(name, dims, x)| (name.clone(), dims.clone(), x.as_slice()));
-    Checkpoint::write(path, shipped.metadata(), views, false).unwrap();
+    Checkpoint::write(path, network.metadata(), views, false).unwrap();
 }
 
 /// The first layer makes numbers of 1e34 and the last takes them back: whatever an ordinary image gives is finite, and one

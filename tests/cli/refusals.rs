@@ -70,7 +70,7 @@ fn wrong_arguments_and_files_are_refused_in_one_line() {
         ("sample --model MODEL --out r --device gpu", ["--device", "cuda:INDEX"]),
         ("sample --model MODEL --out r --device cuda:99", ["--device", "cuda"]),
         ("sample --model MODEL --out r --device cpu --precision bf16", ["--precision", "bf16"]),
-        ("sample --model MODEL --out r --size 9", ["fashion-75.safetensors", "multiples of 2"]),
+        ("sample --model MODEL --out r --size 9", ["fashion-small.safetensors", "multiples of 2"]),
         ("sample --model MODEL --out r --size 0", ["--size", "'0'"]),
         ("sample --model MODEL", ["--out", "found no such option"]),
         ("sample --model none.safetensors --out r", ["none.safetensors", "cannot"]),
@@ -97,6 +97,22 @@ fn wrong_arguments_and_files_are_refused_in_one_line() {
         ("denoise --model MODEL --input nan.npy --sigma 1 --out r", ["nan.npy, sample 1", "non-finite"]),
         ("denoise --model MODEL --input x.npy --sigma 1 --out none/r.npy", ["none/r.npy", "cannot write"]),
         ("demo --images 33", ["--images", "32"]),
+        ("sample --model MODEL --out r POSTERIOR --method dps --sampler pc", ["--method dps", "--sampler pc"]),
+        (
+            "denoise --model MODEL --input x.npy --sigma 1 --vjp x.npy --out r --vjp-out r",
+            ["--vjp-out", "another file"],
+        ),
+        (
+            "denoise --model MODEL --input x.npy --sigma 10 0.1 POSTERIOR --prior-above 1 --out r",
+            ["--sigma", "--prior-above 1"],
+        ),
+        ("calibrate --model MODEL --count 14", ["--count", "15"]), // one bin: no test could fail
+        ("calibrate --model MODEL --draws 1", ["--draws", "from 2"]),
+        ("calibrate --model MODEL --truth x.npy", ["x.npy", "at least 15"]),
+        ("calibrate --model MODEL --out c.png", ["--out", ".json"]),
+        ("observe --input x.npy --out o.npz --size 8", ["x.npy", "--size"]),
+        ("observe --input x.npy --out o.npz --pad 5000", ["--pad", "4096"]),
+        ("observe --input x.npy --out o.npz --truth o.png", ["--truth", "another file"]),
     ] {
         let line = line.replace("POSTERIOR", posterior);
         let refusal = home.refuse(&line);

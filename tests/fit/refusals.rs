@@ -42,6 +42,34 @@ fn few_draws_far_out_do_not_stop_a_run() {
     assert!(losses.iter().filter(|loss| **loss > 100.0).count() >= 4, "means above laps.max_loss: {losses:?}");
 }
 
+/// A batch of all draws is one of those that are left, when some are dropped.
+#[test]
+fn a_run_whose_batch_is_all_draws_outlives_dropped_ones() {
+    let home = Home::new();
+    home.run("fit config.toml --out run");
+    let observations = Observations::read(&home.path("y.npz"), OperatorKind::Dense).unwrap();
+    let mut y = observations.y().clone();
+    y.data[..2].fill(3e3);
+    let (noise, measured) = (observations.noise().to_vec(), observations.measured().clone());
+    Observations::new(&home.path("far.npz"), y, noise, measured).unwrap().write().unwrap();
+    home.configure("far.toml", &[("y.npz", "far.npz"), ("batch = 8", "batch = 90"), ("count = 2", "count = 1")]);
+    home.run("fit far.toml --warm-start run/gaussian.safetensors");
+    let metrics = home.metrics("far");
+    assert!(metrics.iter().any(|line| line["dropped"].as_u64() > Some(0)), "{metrics:?}");
+    assert!(home.path("far/lap-001/model.safetensors").exists());
+}
+
+/// Nobody has to read what a run says.
+#[test]
+fn a_run_goes_on_when_its_output_is_closed() {
+    let home = Home::new();
+    let mut child = home.diem("fit config.toml --out run").stdout(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    child.wait().unwrap();
+    let complete = home.run("fit config.toml --out run");
+    assert!(complete.contains("this run is complete"), "{complete}");
+}
+
 /// Draws that are not numbers are never learned from; the reason names the first with its step and layer.
 #[test]
 fn draws_that_are_not_finite_stop_the_run() {
@@ -78,6 +106,11 @@ fn wrong_configurations_and_directories_are_refused_in_one_line() {
     let mut faults = Vec::new();
     for (change, line, parts) in [
         (("steps = 8", "stpes = 8"), "--out new", ["line 23", "steps (the closest key)"]),
+        (
+            ("seed = 3", "seed = 9223372036854775808"),
+            "--out new",
+            ["seed: expected at most 9223372036854775807", "found 9223372036854775808"],
+        ),
         (("[laps]", "[lapse]"), "--out new", ["laps (the closest key)", "lapse"]),
         (("draws = 2", "draws = 2\nprior_above = -1.0"), "--out new", ["--prior-above", "a positive number"]),
         (("draws = 2", "draws = 2\nprior_above = 1.0\ncovariance = \"unit\""), "--out new", ["prior_above", "tweedie"]),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-pub const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/fashion-75.safetensors");
+pub const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/fashion-small.safetensors");
 pub const IMAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/fashion-test.npy");
 
 pub struct Home(pub tempfile::TempDir);

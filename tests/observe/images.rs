@@ -114,7 +114,7 @@ fn arrays_and_idx_files_are_images_too() {
     write(Array::new(&[1, 3], Data::F64(vec![-1.0, 0.5, 2.1])));
     assert_eq!(read(&path).unwrap(), Samples::new(Shape::rows(1, 3), vec![-1.0, 0.5, 2.1]));
     write(Array::f32(&[1, 1, 2], vec![0.0, 255.0]));
-    assert_line(read(&path), &["x.npy: expected floats in [-2, 2] (or uint8), found 255"]);
+    assert_line(read(&path), &["x.npy: expected images in [-2, 2] (floats up to 4 in magnitude, or uint8), found 255"]);
     write(Array::f32(&[2, 1, 1], vec![0.0, f32::NAN]));
     assert_line(read(&path), &["non-finite value in ", "x.npy, image 1"]);
     write(Array::f32(&[4], vec![0.0; 4]));

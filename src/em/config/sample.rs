@@ -102,7 +102,8 @@ impl Sample {
         check("draws", self.draws > 0, "at least 1", 0)?;
         check("batch", self.batch != Some(0), "at least 1", 0)?;
         check("bound", self.bound.is_none_or(|b| b > 0.0), "a number above 0", format_args!("{:?}", self.bound))?;
-        self.settings().check()
+        self.settings().check()?;
+        self.settings().check_sampler(self.sampler()?)
     }
     /// The sampler with its own options.
     ///

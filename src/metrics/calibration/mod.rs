@@ -3,7 +3,7 @@
 
 mod uniformity;
 
-pub use uniformity::{Test, band};
+pub use uniformity::{FEWEST_RANKS, Test, band};
 
 use super::residual::chi_square;
 use super::sliced::direction;

@@ -16,6 +16,9 @@ const BINS: usize = 9;
 /// Expected ranks of a bin at least: below, χ² is no longer the distribution of the statistic.
 const EXPECTED: usize = 5;
 
+/// Ranks at least, for a histogram of more than one bin.
+pub const FEWEST_RANKS: usize = 3 * EXPECTED;
+
 /// The histogram of ranks in 0 ..= K, as many of them as there are bins.
 pub fn histogram(ranks: &[usize], k: usize) -> Vec<usize> {
     let bins = BINS.min(k + 1).min(ranks.len() / EXPECTED).max(1);
