@@ -119,6 +119,8 @@ fn what_cannot_be_learned_is_refused() {
     assert_eq!(fs::read_dir(home.path("foreign")).unwrap().count(), 1);
 
     home.run(&format!("{mlp} {data} --out run"));
+    let told = home.refuse("report run");
+    assert!(told.contains("expected a folder of diem fit or diem sample"), "no broken run of fit: {told}");
     let told = home.refuse(&format!("{mlp} {data} --lr 0.5 --out run"));
     assert!(told.contains("--out run: belongs to another run: expected settings"), "{told}");
     let (told, code) = home.fail(&format!("{mlp} {data} --lr 1e30 --out diverged"));

@@ -4,7 +4,6 @@ use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
 /// What an interrupted run has on the disk of that which it needs.
-#[derive(Default)]
 pub struct Written {
     /// Samples of laps before the one that is under way.
     pub earlier: usize,
