@@ -49,10 +49,10 @@ fn a_network_trained_in_pytorch_denoises() {
 }
 
 #[test]
-fn the_shipped_network_denoises_better_than_the_gaussian_prior_that_it_was_learned_from() {
+fn the_shipped_network_denoises_better_than_the_gaussian_of_the_draws_that_it_learned_from() {
     let backend = cpu();
     let model = Model::load(&backend, &open("assets/fashion-75.safetensors"), Shape::new(4, 32, 32, 1), false).unwrap();
-    let gaussian = model.prior().expect("a learned checkpoint has the prior of lap 0");
+    let gaussian = model.prior().expect("a lap's checkpoint has the PPCA of the draws before");
     for sigma in [0.1, 0.5, 2.0] {
         let [learned, gaussian] = [rmse(&backend, &model, sigma), rmse(&backend, gaussian, sigma)];
         assert!(learned < gaussian, "RMSE {learned} at noise {sigma}, the Gaussian's {gaussian}");

@@ -25,16 +25,21 @@ fn a_run_that_goes_wrong_stops_with_the_reason() {
     home.run("fit loss.toml");
 }
 
-/// One observation far out has draws far out, which raise the mean loss without limit: the run is not stopped for them.
-#[test]
-fn few_draws_far_out_do_not_stop_a_run() {
-    let home = Home::new();
-    home.run("fit config.toml --out run");
+/// `far.npz`: the observations, of which the first is far out.
+fn write_far_observations(home: &Home) {
     let observations = Observations::read(&home.path("y.npz"), OperatorKind::Dense).unwrap();
     let mut y = observations.y().clone();
     y.data[..2].fill(3e3);
     let (noise, measured) = (observations.noise().to_vec(), observations.measured().clone());
     Observations::new(&home.path("far.npz"), y, noise, measured).unwrap().write().unwrap();
+}
+
+/// One observation far out has draws far out, which raise the mean loss without limit: the run is not stopped for them.
+#[test]
+fn few_draws_far_out_do_not_stop_a_run() {
+    let home = Home::new();
+    home.run("fit config.toml --out run");
+    write_far_observations(&home);
     home.configure("far.toml", &[("y.npz", "far.npz"), ("bound = 6.0\n", ""), ("count = 2", "count = 1")]);
     home.run("fit far.toml --warm-start run/gaussian.safetensors");
     let losses: Vec<f64> = home.metrics("far").iter().filter_map(|line| line["loss"].as_f64()).collect();
@@ -47,11 +52,7 @@ fn few_draws_far_out_do_not_stop_a_run() {
 fn a_run_whose_batch_is_all_draws_outlives_dropped_ones() {
     let home = Home::new();
     home.run("fit config.toml --out run");
-    let observations = Observations::read(&home.path("y.npz"), OperatorKind::Dense).unwrap();
-    let mut y = observations.y().clone();
-    y.data[..2].fill(3e3);
-    let (noise, measured) = (observations.noise().to_vec(), observations.measured().clone());
-    Observations::new(&home.path("far.npz"), y, noise, measured).unwrap().write().unwrap();
+    write_far_observations(&home);
     home.configure("far.toml", &[("y.npz", "far.npz"), ("batch = 8", "batch = 90"), ("count = 2", "count = 1")]);
     home.run("fit far.toml --warm-start run/gaussian.safetensors");
     let metrics = home.metrics("far");
